@@ -1,0 +1,239 @@
+"""The nouns of Labelport, all frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+#: The data key of a media task's URI, until a labeling configuration names it.
+UNDEFINED_NAME = "$undefined$"
+
+
+class Direction(StrEnum):
+    """Whether a storage brings tasks in or takes annotations out."""
+
+    IMPORT = "import"
+    EXPORT = "export"
+
+
+class Status(StrEnum):
+    """Where the latest sync of a storage stands.
+
+    initialized → queued → in_progress → completed | completed_with_errors | failed → queued → …
+    """
+
+    INITIALIZED = "initialized"
+    QUEUED = "queued"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    FAILED = "failed"
+
+    @property
+    def active(self) -> bool:
+        """Whether a run owns the storage, so that no other may start."""
+        return self in (Status.QUEUED, Status.IN_PROGRESS)
+
+
+class ShardState(StrEnum):
+    """pending → running → done | failed; a retry takes failed or running back to running."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class ObjectState(StrEnum):
+    """How far an object's import came: partial → done | error; error objects are read again."""
+
+    PARTIAL = "partial"
+    DONE = "done"
+    ERROR = "error"
+
+
+class ObjectMeta(NamedTuple):
+    """What a listing says of one object."""
+
+    key: str
+    size: int  #: bytes
+    etag: str  #: without quotes; equal etags mean equal bytes
+    modified: datetime | None = None  #: UTC
+
+
+class Page(NamedTuple):
+    """One page of a listing: objects, and with a delimiter the folders beside them."""
+
+    objects: Sequence[ObjectMeta]
+    prefixes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """``start <= byte < stop``, both counted from 0; without ``stop``, to the end."""
+
+    start: int
+    stop: int | None = None
+
+
+@dataclass(frozen=True)
+class KeyRange:
+    """Keys with ``after < key <= until`` in code-point order; without ``until``, to the last."""
+
+    after: str = ""
+    until: str | None = None
+
+    def __contains__(self, key: str) -> bool:
+        return key > self.after and (self.until is None or key <= self.until)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What a run has met so far, in objects for ``scanned`` to ``skipped`` but ``created``."""
+
+    scanned: int = 0  #: objects the listing showed inside the prefix
+    created: int = 0  #: tasks made
+    existed: int = 0  #: objects already imported, unchanged
+    changed: int = 0  #: objects whose etag or size differs from the imported ones
+    missing: int = 0  #: imported objects that the bucket no longer holds
+    skipped: int = 0  #: folder markers and keys the filter leaves out
+    errors: int = 0  #: objects or rows that became an error row
+
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One object or row that could not be imported: expected bad input, a value and no error."""
+
+    key: str
+    row: int | None  #: counted from 0; None when the object as a whole is at fault
+    reason: str
+    remedy: str
+    row_group: int | None = None
+
+
+class AnnotationRow(NamedTuple):
+    """One annotation of a task to be saved; *result* is JSON text."""
+
+    result: str
+    completed_by: str | None = None
+    was_cancelled: bool = False
+    ground_truth: bool = False
+    lead_time: float | None = None  #: seconds
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+class PredictionRow(NamedTuple):
+    """One prediction of a task to be saved; *result* is JSON text."""
+
+    result: str
+    score: float | None = None
+    model_version: str | None = None
+
+
+class TaskRow(NamedTuple):
+    """One task to be saved; *data* is the text of a JSON object that every database accepts."""
+
+    row: int  #: counted from 0 in its object; -1 when the object itself is the task (media)
+    data: str
+    annotations: Sequence[AnnotationRow] = ()
+    predictions: Sequence[PredictionRow] = ()
+    allow_skip: bool = True
+    meta: str | None = None
+    row_group: int = -1
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A configured place, import or export, that belongs to a project."""
+
+    id: int
+    project_id: int
+    name: str  #: unique in the catalog
+    direction: Direction
+    scheme: str
+    bucket: str
+    prefix: str = ""
+    description: str = ""
+    conn_id: str | None = None  #: Airflow connection id; None: the cloud's default credentials
+    regex_filter: str | None = None  #: matched from the start of the whole key (``re.match``)
+    recursive_scan: bool = True
+    use_blob_urls: bool = False
+    presign: bool = True
+    presign_seconds: int = 900  #: how long a signed URL lives
+    can_delete_objects: bool = False
+    synchronizable: bool = True
+
+    @property
+    def location(self) -> str:
+        return f"{self.scheme}://{self.bucket}/{self.prefix}"
+
+    @property
+    def folder(self) -> str:
+        """The prefix as a folder: ``img`` covers ``img/…`` and never ``img2k/…``."""
+        return self.prefix if not self.prefix or self.prefix.endswith("/") else self.prefix + "/"
+
+    def uri(self, key: str) -> str:
+        return f"{self.scheme}://{self.bucket}/{key}"
+
+    @property
+    def pattern(self) -> re.Pattern[str] | None:
+        """The compiled ``regex_filter``; an empty one filters nothing."""
+        return re.compile(self.regex_filter) if self.regex_filter else None
+
+
+@dataclass(frozen=True)
+class SyncState:
+    """The latest sync of a storage, with the reference's field names."""
+
+    status: Status
+    last_sync: datetime | None  #: end of the latest sync that completed, UTC
+    last_sync_count: int | None  #: tasks created (or objects written) by the latest run
+    last_sync_job: str | None  #: ``dag id/run id``, or who else ran it
+    traceback: str | None
+    run_id: str | None
+    attempts: int = 0
+    time_queued: datetime | None = None
+    time_in_progress: datetime | None = None
+    time_last_ping: datetime | None = None
+    time_completed: datetime | None = None
+    time_failure: datetime | None = None
+    lease_until: datetime | None = None
+    counters: Counters = Counters()
+
+    @property
+    def meta(self) -> dict[str, object]:
+        """The reference's ``meta`` dictionary: times in ISO 8601 UTC, durations in seconds."""
+        ended = self.time_completed or self.time_failure
+        begun = self.time_in_progress
+        meta: dict[str, object] = {"attempts": self.attempts}
+        for name in ("queued", "in_progress", "last_ping", "completed"):
+            moment: datetime | None = getattr(self, f"time_{name}")
+            meta[f"time_{name}"] = moment.isoformat() if moment else None
+        if self.time_failure:
+            meta["time_failure"] = self.time_failure.isoformat()
+        meta["duration"] = (ended - begun).total_seconds() if ended and begun else None
+        meta["tasks_existed"] = self.counters.existed
+        meta |= {f.name: getattr(self.counters, f.name) for f in fields(self.counters)}
+        return meta
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A key range of one run, owned by one worker at a time."""
+
+    storage_id: int
+    run_id: str
+    index: int
+    keys: KeyRange
+    checkpoint: str = ""  #: every key up to here is done with
+    state: ShardState = ShardState.PENDING
+    owner: str | None = None
+    counters: Counters = Counters()
