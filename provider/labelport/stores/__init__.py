@@ -43,7 +43,11 @@ class Store(Protocol):
         ...
 
     def pages(
-        self, prefix: str = "", keys: KeyRange = KeyRange(), *, recursive: bool = True,
+        self,
+        prefix: str = "",
+        keys: KeyRange = KeyRange(),
+        *,
+        recursive: bool = True,
         page_size: int = 1000,
     ) -> AsyncIterator[Page]:
         """Pages of the objects whose key starts with *prefix* and lies in *keys*.
@@ -72,7 +76,11 @@ class Store(Protocol):
         ...
 
     async def put(
-        self, key: str, body: bytes, *, content_type: str = "application/json",
+        self,
+        key: str,
+        body: bytes,
+        *,
+        content_type: str = "application/json",
         if_absent: bool = False,
     ) -> str:
         """Write an object whole and return its etag, once the store has acknowledged it.

@@ -1,0 +1,103 @@
+"""Opening the catalog: SQLite in WAL mode by default, PostgreSQL 15+ in production."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import sqlalchemy as sa
+
+from labelport.errors import ConfigurationError
+
+#: Where the catalog is when nobody says otherwise: a file in the working directory.
+DEFAULT_URL = "sqlite:///labelport.db"
+
+
+def catalog_url() -> str:
+    """The catalog's URL: ``LABELPORT_CATALOG_URL``, or `DEFAULT_URL`."""
+    return os.environ.get("LABELPORT_CATALOG_URL") or DEFAULT_URL
+
+
+class Catalog:
+    """The database of projects, storages, tasks and links, opened.
+
+    Its connections are shared between threads by a pool and must not outlive a fork. The
+    functions that use it are in the modules beside this one; they take a connection from
+    `begin` or `read`.
+    """
+
+    def __init__(self, url: str | None = None) -> None:
+        self.engine = _open(url or catalog_url())
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """One transaction that writes: committed at the end, rolled back on any error.
+
+        On SQLite the write lock is taken at once, so that two writers queue and never deadlock.
+        """
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection that only reads; it takes no lock."""
+        with self.engine.connect() as connection:
+            yield connection.execution_options(labelport_read=True)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Catalog({self.engine.url.render_as_string(hide_password=True)!r})"
+
+
+def _open(text: str) -> sa.Engine:
+    try:
+        url = sa.make_url(text)
+    except sa.exc.ArgumentError:
+        # The text is not echoed: it may hold a password.
+        raise ConfigurationError(
+            "the catalog URL cannot be read; write sqlite:///file or postgresql://host/database"
+        ) from None
+    match url.get_backend_name():
+        case "sqlite":
+            return _open_sqlite(url)
+        case "postgresql":
+            return sa.create_engine(
+                url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=4
+            )
+        case other:
+            raise ConfigurationError(
+                f"the catalog cannot live in {other}; use sqlite:// or postgresql://"
+            )
+
+
+def _open_sqlite(url: sa.URL) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 60})
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, record: object) -> None:
+        connection.isolation_level = None  # BEGIN is ours, below
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @sa.event.listens_for(engine, "begin")
+    def begin(connection: sa.Connection) -> None:
+        reading = connection.get_execution_options().get("labelport_read")
+        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+    return engine
