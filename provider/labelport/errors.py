@@ -1,20 +1,20 @@
 """What can go wrong, grouped by who can put it right.
 
-    LabelportError
-    ├── ConfigurationError      the operator: a storage, connection or setting is wrong
-    │   └── NotFound            no such storage, project or task in the catalog
-    ├── StoreError              the cloud, or the rights we have in it
-    │   ├── ObjectNotFound
-    │   ├── BucketNotFound
-    │   ├── AccessDenied
-    │   ├── ObjectChanged       the object is no longer the one we began to read
-    │   ├── InvalidRange
-    │   ├── InvalidKey          a key that HTTP or a file system would bend into another
-    │   └── StoreUnavailable    worth trying again later
-    ├── FormatError             the author of an object
-    ├── SyncRefused             nobody: another sync of this storage is running
-    ├── SyncLost                nobody: this run no longer owns its storage and must stop
-    └── TooManyErrors           the operator: more bad rows than the sync may have
+LabelportError
+├── ConfigurationError      the operator: a storage, connection or setting is wrong
+│   └── NotFound            no such storage, project or task in the catalog
+├── StoreError              the cloud, or the rights we have in it
+│   ├── ObjectNotFound
+│   ├── BucketNotFound
+│   ├── AccessDenied
+│   ├── ObjectChanged       the object is no longer the one we began to read
+│   ├── InvalidRange
+│   ├── InvalidKey          a key that HTTP or a file system would bend into another
+│   └── StoreUnavailable    worth trying again later
+├── FormatError             the author of an object
+├── SyncRefused             nobody: another sync of this storage is running
+├── SyncLost                nobody: this run no longer owns its storage and must stop
+└── TooManyErrors           the operator: more bad rows than the sync may have
 """
 
 from __future__ import annotations

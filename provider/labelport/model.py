@@ -93,10 +93,11 @@ class KeyRange:
 
 @dataclass(frozen=True)
 class Counters:
-    """What a run has met so far, in objects for ``scanned`` to ``skipped`` but ``created``."""
+    """What a run has met so far: tasks in ``created`` and ``updated``, else objects."""
 
     scanned: int = 0  #: objects the listing showed inside the prefix
     created: int = 0  #: tasks made
+    updated: int = 0  #: tasks whose data a re-import replaced
     existed: int = 0  #: objects already imported, unchanged
     changed: int = 0  #: objects whose etag or size differs from the imported ones
     missing: int = 0  #: imported objects that the bucket no longer holds

@@ -5,11 +5,13 @@ a storage holds the id of an Airflow connection. Ids are never used twice (``sql
 PostgreSQL's sequences do that by nature), for an exported object may be named after one.
 """
 
+from dataclasses import fields
+
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from labelport.catalog.clock import UtcDateTime, now
-from labelport.model import Direction, ObjectState, ShardState, Status
+from labelport.model import Counters, Direction, ObjectState, ShardState, Status
 
 metadata = sa.MetaData(
     naming_convention={
@@ -43,7 +45,7 @@ def _reference(table: sa.Table, column: str, target: str, **options: str) -> Non
 
 
 def _counters() -> list[sa.Column[int]]:
-    names = ("scanned", "created", "existed", "changed", "missing", "skipped", "errors")
+    names = [field.name for field in fields(Counters)]
     return [sa.Column(n, sa.BigInteger, nullable=False, server_default="0") for n in names]
 
 
@@ -143,6 +145,7 @@ import_objects = sa.Table(
     sa.Column("key", KEY, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("rows_done", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("rows_failed", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("byte_offset", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("object_exists", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("etag", sa.Text, nullable=False),
