@@ -152,6 +152,16 @@ class TaskRow(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Project:
+    """What tasks and storages belong to."""
+
+    id: int
+    title: str  #: unique in the catalog
+    maximum_annotations: int  #: how many annotations a task wants
+    created_at: datetime
+
+
+@dataclass(frozen=True)
 class Storage:
     """A configured place, import or export, that belongs to a project."""
 
@@ -238,3 +248,64 @@ class Shard:
     state: ShardState = ShardState.PENDING
     owner: str | None = None
     counters: Counters = Counters()
+
+
+@dataclass(frozen=True)
+class Link:
+    """Says that this key became this task, and what the object was like at its last sync."""
+
+    storage_id: int
+    key: str
+    row_group: int | None  #: of a Parquet file
+    row_index: int | None  #: counted from 0; None when the whole object is the task
+    object_exists: bool
+    etag: str
+    size: int  #: bytes
+    mtime: datetime | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to label. *data* and *meta* are JSON text."""
+
+    id: int
+    project_id: int
+    inner_id: int  #: the task's number in its project, from 1
+    data: str
+    meta: str | None
+    overlap: int  #: how many annotations this task wants
+    allow_skip: bool
+    is_labeled: bool
+    total_annotations: int
+    cancelled_annotations: int
+    total_predictions: int
+    created_at: datetime
+    updated_at: datetime
+    link: Link | None  #: None: no storage brought it, or that storage was removed
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """An annotation in the catalog; *result* is JSON text."""
+
+    id: int
+    task_id: int
+    result: str
+    completed_by: str | None
+    was_cancelled: bool
+    ground_truth: bool
+    lead_time: float | None  #: seconds
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction in the catalog; *result* is JSON text."""
+
+    id: int
+    task_id: int
+    result: str
+    score: float | None
+    model_version: str | None
+    created_at: datetime
