@@ -1,0 +1,386 @@
+"""Saving one batch of an import: objects, tasks, labels, error rows and progress, all or nothing.
+
+The shard's row is the fence: a worker that lost its shard fails the batch and has written nothing.
+Two workers that meet at one key conflict on a unique constraint; the second looks again at what
+is there and saves the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+
+from labelport.catalog import bulk, objects, runs, shards
+from labelport.catalog.clock import now
+from labelport.catalog.database import Catalog
+from labelport.catalog.schema import import_objects, projects, tasks
+from labelport.errors import SyncLost, TooManyErrors
+from labelport.model import (
+    Counters,
+    ObjectMeta,
+    ObjectState,
+    Problem,
+    Shard,
+    Storage,
+    TaskRow,
+)
+
+
+@dataclass(slots=True)
+class Target:
+    """An object being imported. Saving its first batch gives it an id."""
+
+    meta: ObjectMeta
+    id: int | None = None
+    revisited: bool = False  #: some of its rows may be tasks already
+    refresh: bool = False  #: then their data is replaced, where nobody has annotated it
+
+
+class Piece(NamedTuple):
+    """One object's share of a batch: rows, and where the object stands once they are saved."""
+
+    target: Target
+    state: ObjectState
+    tasks: Sequence[TaskRow]
+    rows_done: int
+    rows_failed: int = 0
+    byte_offset: int = 0
+
+
+@dataclass
+class Batch:
+    """What one transaction saves, with at most one piece of each object.
+
+    Without *checkpoint* the shard's page is not finished.
+    """
+
+    pieces: list[Piece] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    missing: list[int] = field(default_factory=list)
+    returned: list[int] = field(default_factory=list)
+    counters: Counters = field(default_factory=Counters)
+    checkpoint: str | None = None
+
+
+class _Work(NamedTuple):
+    """A batch, once it is known which of its rows are tasks already."""
+
+    inserts: list[tuple[Target, TaskRow]]
+    updates: list[tuple[int, str]]  #: task id, data
+    problems: list[Problem]
+
+
+class BatchWriter:
+    """Saves the batches of one shard, in order, for the owner the shard was taken with."""
+
+    def __init__(
+        self, catalog: Catalog, storage: Storage, shard: Shard, *, max_errors: int | None = None
+    ) -> None:
+        self._catalog = catalog
+        self._storage = storage
+        self._shard = shard
+        self._max_errors = max_errors
+        self._overlap = self._maximum_annotations()
+
+    def save(self, batch: Batch) -> Counters:
+        """Save *batch*, wholly or not at all, and return what it added to the shard's counters.
+
+        Raises:
+            SyncLost: another worker or run owns the shard; nothing was written.
+            TooManyErrors: the batch is saved, and the run has now more errors than it may.
+        """
+        while True:
+            try:
+                added = self._try(batch)
+            except bulk.Conflict:
+                self._look_again(batch)
+            else:
+                self._check_errors(added)
+                return added
+
+    def _try(self, batch: Batch) -> Counters:
+        work = self._prepare(batch)
+        first_inner_id = self._reserve_inner_ids(len(work.inserts))
+        added = batch.counters + Counters(
+            created=len(work.inserts), updated=len(work.updates), errors=len(work.problems)
+        )
+        with self._catalog.begin() as connection:
+            if not bulk.lock_parents(
+                connection, project_id=self._storage.project_id, storage_id=self._storage.id
+            ):
+                raise SyncLost(f"storage {self._storage.name} was removed during its sync")
+            ids = self._save_objects(connection, batch.pieces)
+            self._save_tasks(connection, work.inserts, ids, first_inner_id)
+            _replace_data(connection, work.updates)
+            self._save_problems(connection, work.problems)
+            objects.mark(connection, batch.missing, exists=False)
+            objects.mark(connection, batch.returned, exists=True)
+            if not shards.advance(connection, self._shard, added, batch.checkpoint):
+                raise SyncLost(
+                    f"run {self._shard.run_id} no longer owns shard {self._shard.index} of "
+                    f"storage {self._storage.name}"
+                )
+        for piece in batch.pieces:
+            piece.target.id = ids[id(piece.target)]
+        return added
+
+    def _prepare(self, batch: Batch) -> _Work:
+        """Tell the rows to insert from those to replace, reading only what may exist already."""
+        work = _Work([], [], list(batch.problems))
+        for piece in batch.pieces:
+            target = piece.target
+            if target.id is None or not target.revisited or not piece.tasks:
+                work.inserts.extend((target, task) for task in piece.tasks)
+                continue
+            with self._catalog.read() as connection:
+                saved = objects.saved_rows(
+                    connection, target.id, piece.tasks[0].row, piece.tasks[-1].row
+                )
+            for task in piece.tasks:
+                _sort_in(work, target, task, saved.get((task.row_group, task.row)))
+        return work
+
+    def _reserve_inner_ids(self, count: int) -> int:
+        """The first of *count* numbers that are ours; a batch that fails wastes them.
+
+        In a transaction of its own: held to the batch's end, the project's row would make the
+        workers of one project wait for each other.
+        """
+        if not count:
+            return 0
+        with self._catalog.begin() as connection:
+            following: int = connection.execute(
+                projects.update()
+                .where(projects.c.id == self._storage.project_id)
+                .values(next_inner_id=projects.c.next_inner_id + count)
+                .returning(projects.c.next_inner_id)
+            ).scalar_one()
+        return following - count
+
+    def _save_objects(self, connection: sa.Connection, pieces: Sequence[Piece]) -> dict[int, int]:
+        """Insert the objects that are new, move on the others. Ids by ``id(target)``."""
+        new = [piece for piece in pieces if piece.target.id is None]
+        reserved = bulk.reserve_ids(connection, "import_objects", len(new))
+        when = _timestamps(connection)
+        bulk.insert(
+            connection,
+            "import_objects",
+            (
+                *("id", "storage_id", "key", "state", "rows_done", "rows_failed", "byte_offset"),
+                *("etag", "size", "mtime"),
+            ),
+            (
+                (
+                    *(number, self._storage.id, piece.target.meta.key, piece.state.value),
+                    *(piece.rows_done, piece.rows_failed, piece.byte_offset),
+                    *(piece.target.meta.etag, piece.target.meta.size),
+                    when(piece.target.meta.modified),
+                )
+                for number, piece in zip(reserved, new, strict=True)
+            ),
+        )
+        ids = {id(piece.target): number for number, piece in zip(reserved, new, strict=True)}
+        for piece in pieces:
+            if piece.target.id is not None:
+                ids[id(piece.target)] = piece.target.id
+                _move_on(connection, piece)
+        return ids
+
+    def _save_tasks(
+        self,
+        connection: sa.Connection,
+        inserts: Sequence[tuple[Target, TaskRow]],
+        object_ids: dict[int, int],
+        first_inner_id: int,
+    ) -> None:
+        labelled = any(task.annotations or task.predictions for _, task in inserts)
+        # Only labels need to know their tasks' ids beforehand.
+        ids: Sequence[int] = bulk.reserve_ids(connection, "tasks", len(inserts)) if labelled else ()
+        bulk.insert(
+            connection,
+            "tasks",
+            (("id", *_TASK_COLUMNS) if labelled else _TASK_COLUMNS),
+            self._task_values(inserts, object_ids, first_inner_id, ids),
+        )
+        if labelled:
+            self._save_labels(connection, list(zip(ids, inserts, strict=True)))
+
+    def _task_values(
+        self,
+        inserts: Sequence[tuple[Target, TaskRow]],
+        object_ids: dict[int, int],
+        inner_id: int,
+        ids: Sequence[int],
+    ) -> Iterator[tuple[object, ...]]:
+        project, overlap = self._storage.project_id, self._overlap
+        for number, (target, task) in enumerate(inserts):
+            done = sum(not a.was_cancelled for a in task.annotations) if task.annotations else 0
+            values = (
+                *(project, inner_id + number, task.data, task.meta, overlap, task.allow_skip),
+                *(done >= overlap, done, len(task.annotations) - done, len(task.predictions)),
+                *(object_ids[id(target)], task.row_group, task.row),
+            )
+            yield (ids[number], *values) if ids else values
+
+    def _save_labels(
+        self, connection: sa.Connection, saved: Sequence[tuple[int, tuple[Target, TaskRow]]]
+    ) -> None:
+        project, when, at = self._storage.project_id, _timestamps(connection), datetime.now(UTC)
+        bulk.insert(
+            connection,
+            "annotations",
+            _ANNOTATION_COLUMNS,
+            (
+                (
+                    *(number, project, *annotation[:5]),
+                    when(annotation.created_at or at),
+                    when(annotation.updated_at or annotation.created_at or at),
+                )
+                for number, (_, task) in saved
+                for annotation in task.annotations
+            ),
+        )
+        bulk.insert(
+            connection,
+            "predictions",
+            ("task_id", "project_id", "result", "score", "model_version"),
+            (
+                (number, project, *prediction)
+                for number, (_, task) in saved
+                for prediction in task.predictions
+            ),
+        )
+
+    def _save_problems(self, connection: sa.Connection, problems: Sequence[Problem]) -> None:
+        bulk.insert(
+            connection,
+            "import_errors",
+            ("storage_id", "run_id", "key", "row_group", "row_index", "reason", "remedy"),
+            (
+                (
+                    *(self._storage.id, self._shard.run_id, _storable(problem.key)),
+                    *(problem.row_group, problem.row, problem.reason, problem.remedy),
+                )
+                for problem in problems
+            ),
+        )
+
+    def _check_errors(self, added: Counters) -> None:
+        if self._max_errors is None or not added.errors:
+            return
+        with self._catalog.read() as connection:
+            errors = runs.totals(connection, self._storage.id, self._shard.run_id).errors
+        if errors > self._max_errors:
+            raise TooManyErrors(
+                f"{errors} objects or rows could not be imported, more than max_errors="
+                f"{self._max_errors}; see `labelport errors {self._storage.name}`"
+            )
+
+    def _look_again(self, batch: Batch) -> None:
+        """After another worker saved some of the batch's objects or rows: find which."""
+        targets = {piece.target.meta.key: piece.target for piece in batch.pieces}
+        with self._catalog.read() as connection:
+            known = objects.by_key(connection, self._storage.id, targets)
+        for key, found in known.items():
+            targets[key].id = found.id
+            targets[key].revisited = True
+
+    def _maximum_annotations(self) -> int:
+        with self._catalog.read() as connection:
+            number: int = connection.execute(
+                sa.select(projects.c.maximum_annotations).where(
+                    projects.c.id == self._storage.project_id
+                )
+            ).scalar_one()
+        return number
+
+
+_TASK_COLUMNS = (
+    *("project_id", "inner_id", "data", "meta", "overlap", "allow_skip", "is_labeled"),
+    *("total_annotations", "cancelled_annotations", "total_predictions"),
+    *("import_object_id", "row_group", "row_index"),
+)
+
+_ANNOTATION_COLUMNS = (
+    *("task_id", "project_id", "result", "completed_by", "was_cancelled", "ground_truth"),
+    *("lead_time", "created_at", "updated_at"),
+)
+
+
+def _sort_in(work: _Work, target: Target, task: TaskRow, saved: objects.SavedRow | None) -> None:
+    if saved is None:
+        work.inserts.append((target, task))
+    elif not target.refresh or _same_json(saved.data, task.data):
+        return
+    elif saved.annotated:
+        work.problems.append(
+            Problem(
+                target.meta.key,
+                task.row,
+                f"the row changed, but its task {saved.task_id} has annotations of the old data",
+                "Delete the task, or restore the row; then sync again with reimport_changed.",
+            )
+        )
+    else:
+        work.updates.append((saved.task_id, task.data))
+
+
+def _same_json(one: str, other: str) -> bool:
+    return one == other or msgspec.json.decode(one) == msgspec.json.decode(other)
+
+
+def _move_on(connection: sa.Connection, piece: Piece) -> None:
+    meta = piece.target.meta
+    connection.execute(
+        import_objects.update()
+        .where(import_objects.c.id == piece.target.id)
+        .values(
+            state=piece.state,
+            rows_done=piece.rows_done,
+            rows_failed=piece.rows_failed,
+            byte_offset=piece.byte_offset,
+            object_exists=True,
+            etag=meta.etag,
+            size=meta.size,
+            mtime=meta.modified,
+        )
+    )
+
+
+def _replace_data(connection: sa.Connection, updates: Sequence[tuple[int, str]]) -> None:
+    """Give tasks new data, but for those that have been annotated this very moment."""
+    if not updates:
+        return
+    connection.execute(
+        tasks.update()
+        .where(
+            tasks.c.id == sa.bindparam("task_id"),
+            tasks.c.total_annotations + tasks.c.cancelled_annotations == 0,
+        )
+        .values(
+            data=sa.cast(sa.bindparam("text", type_=sa.Text), tasks.c.data.type),
+            updated_at=now(),
+        ),
+        [{"task_id": task_id, "text": data} for task_id, data in updates],
+    )
+
+
+def _timestamps(connection: sa.Connection) -> Callable[[datetime | None], datetime | str | None]:
+    """How a driver wants an aware datetime."""
+    if connection.dialect.name == "postgresql":
+        return lambda moment: moment
+    return lambda moment: (
+        None
+        if moment is None
+        else moment.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
+    )
+
+
+def _storable(key: str) -> str:
+    """*key* for people to read: what no database takes, as escapes."""
+    return key.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

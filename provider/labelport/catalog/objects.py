@@ -1,0 +1,148 @@
+"""What the catalog knows of a storage's objects: by key range, by key, or by sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import sqlalchemy as sa
+
+from labelport.catalog.schema import import_errors, import_objects, tasks
+from labelport.model import KeyRange, ObjectState
+
+#: How many values one statement may list; SQLite's own limit is 32,766.
+_CHUNK = 5_000
+_T = TypeVar("_T", int, str)
+
+
+class KnownObject(NamedTuple):
+    """An object that some sync of its storage has met before."""
+
+    id: int
+    key: str
+    state: ObjectState
+    etag: str
+    size: int  #: bytes
+    object_exists: bool
+    rows_done: int  #: rows before this index are saved
+    rows_failed: int  #: of those, how many became error rows
+    byte_offset: int  #: where the row ``rows_done`` begins, in JSONL
+
+
+_COLUMNS = [import_objects.c[name] for name in KnownObject._fields]
+
+
+def in_range(connection: sa.Connection, storage_id: int, keys: KeyRange) -> dict[str, KnownObject]:
+    """The known objects whose key lies in *keys*, by key: one range query."""
+    where = [import_objects.c.storage_id == storage_id, import_objects.c.key > keys.after]
+    if keys.until is not None:
+        where.append(import_objects.c.key <= keys.until)
+    rows = connection.execute(sa.select(*_COLUMNS).where(*where))
+    return {row[1]: KnownObject._make(row) for row in rows}
+
+
+def by_key(
+    connection: sa.Connection, storage_id: int, keys: Collection[str]
+) -> dict[str, KnownObject]:
+    """The known ones of *keys*, by key, for listings that are in no order."""
+    found: dict[str, KnownObject] = {}
+    for some in _chunks(sorted(keys)):
+        rows = connection.execute(
+            sa.select(*_COLUMNS).where(
+                import_objects.c.storage_id == storage_id, import_objects.c.key.in_(some)
+            )
+        )
+        found |= {row[1]: KnownObject._make(row) for row in rows}
+    return found
+
+
+def ids_after(
+    connection: sa.Connection, storage_id: int, keys: KeyRange
+) -> Iterator[tuple[int, str]]:
+    """Id and key of every object in *keys* that was in the bucket when last seen."""
+    where = [
+        import_objects.c.storage_id == storage_id,
+        import_objects.c.object_exists,
+        import_objects.c.key > keys.after,
+    ]
+    if keys.until is not None:
+        where.append(import_objects.c.key <= keys.until)
+    query = sa.select(import_objects.c.id, import_objects.c.key).where(*where)
+    for row in connection.execution_options(yield_per=_CHUNK).execute(query):
+        yield row[0], row[1]
+
+
+def mark(connection: sa.Connection, ids: Sequence[int], *, exists: bool) -> None:
+    """Note whether the bucket still holds these objects."""
+    for some in _chunks(sorted(ids)):
+        connection.execute(
+            import_objects.update()
+            .where(import_objects.c.id.in_(some))
+            .values(object_exists=exists)
+        )
+
+
+def judged(
+    connection: sa.Connection, storage_id: int, run_id: str, keys: Collection[str]
+) -> set[str]:
+    """Which of *keys* have error rows of this run already, from before a worker's restart."""
+    found: set[str] = set()
+    for some in _chunks(sorted(keys)):
+        rows = connection.execute(
+            sa.select(import_errors.c.key)
+            .distinct()
+            .where(
+                import_errors.c.storage_id == storage_id,
+                import_errors.c.run_id == run_id,
+                import_errors.c.key.in_(some),
+            )
+        )
+        found.update(row[0] for row in rows)
+    return found
+
+
+class SavedRow(NamedTuple):
+    """A row of an object that is a task already."""
+
+    task_id: int
+    annotated: bool
+    data: str  #: JSON text, as the database writes it
+
+
+def saved_rows(
+    connection: sa.Connection, object_id: int, first: int, last: int
+) -> dict[tuple[int, int], SavedRow]:
+    """The tasks made from an object's rows ``first <= row <= last``, by row group and row."""
+    query = sa.select(
+        tasks.c.row_group,
+        tasks.c.row_index,
+        tasks.c.id,
+        (tasks.c.total_annotations + tasks.c.cancelled_annotations > 0).label("annotated"),
+        sa.cast(tasks.c.data, sa.Text).label("data"),
+    ).where(tasks.c.import_object_id == object_id, tasks.c.row_index.between(first, last))
+    return {(row[0], row[1]): SavedRow(*row[2:]) for row in connection.execute(query)}
+
+
+def sample(connection: sa.Connection, storage_id: int, count: int) -> list[str]:
+    """Up to *count* keys of a storage, sorted, taken at random without reading them all."""
+    bounds = connection.execute(
+        sa.select(sa.func.min(import_objects.c.id), sa.func.max(import_objects.c.id)).where(
+            import_objects.c.storage_id == storage_id
+        )
+    ).one()
+    if bounds[0] is None:
+        return []
+    population = range(bounds[0], bounds[1] + 1)
+    chosen = random.sample(population, min(count, len(population)))
+    rows = connection.execute(
+        sa.select(import_objects.c.key).where(
+            import_objects.c.storage_id == storage_id, import_objects.c.id.in_(chosen)
+        )
+    )
+    return sorted(row[0] for row in rows)
+
+
+def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
