@@ -135,14 +135,14 @@ def _create_storages() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_storages"),
         sa.UniqueConstraint("name", name="uq_storages_name"),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name="fk_storages_project_id"),
-        sa.CheckConstraint("direction IN ('import', 'export')", name="ck_storages_direction"),
+        sa.CheckConstraint("direction IN ('import', 'export')", name=op.f("ck_storages_direction")),
         sa.CheckConstraint(
             "status IN ('initialized', 'queued', 'in_progress', 'completed',"
             " 'completed_with_errors', 'failed')",
-            name="ck_storages_status",
+            name=op.f("ck_storages_status"),
         ),
         sa.CheckConstraint(
-            "presign_seconds BETWEEN 1 AND 604800", name="ck_storages_presign_seconds"
+            "presign_seconds BETWEEN 1 AND 604800", name=op.f("ck_storages_presign_seconds")
         ),
         sqlite_autoincrement=True,
     )
@@ -150,7 +150,7 @@ def _create_storages() -> None:
 
 
 def _create_sync_shards() -> None:
-    counters = ("scanned", "created", "existed", "changed", "missing", "skipped", "errors")
+    counters = ("scanned", "created", "updated", "existed", "changed", "missing", "skipped")
     op.create_table(
         "sync_shards",
         sa.Column("storage_id", ID, nullable=False),
@@ -164,13 +164,13 @@ def _create_sync_shards() -> None:
         sa.Column("worker", sa.Text),
         sa.Column("heartbeat", TIME),
         sa.Column("error", sa.Text),
-        *(_count(name) for name in counters),
+        *(_count(name) for name in (*counters, "errors")),
         sa.PrimaryKeyConstraint("storage_id", "run_id", "shard", name="pk_sync_shards"),
         sa.ForeignKeyConstraint(
             ["storage_id"], ["storages.id"], name="fk_sync_shards_storage_id", ondelete="CASCADE"
         ),
         sa.CheckConstraint(
-            "state IN ('pending', 'running', 'done', 'failed')", name="ck_sync_shards_state"
+            "state IN ('pending', 'running', 'done', 'failed')", name=op.f("ck_sync_shards_state")
         ),
     )
 
@@ -183,6 +183,7 @@ def _create_import_objects() -> None:
         sa.Column("key", KEY, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
         _count("rows_done"),
+        _count("rows_failed"),
         _count("byte_offset"),
         _flag("object_exists", True),
         sa.Column("etag", sa.Text, nullable=False),
@@ -191,7 +192,9 @@ def _create_import_objects() -> None:
         _since(),
         sa.PrimaryKeyConstraint("id", name="pk_import_objects"),
         sa.UniqueConstraint("storage_id", "key", name="uq_import_objects_storage_id_key"),
-        sa.CheckConstraint("state IN ('partial', 'done', 'error')", name="ck_import_objects_state"),
+        sa.CheckConstraint(
+            "state IN ('partial', 'done', 'error')", name=op.f("ck_import_objects_state")
+        ),
         *_only_on_sqlite(
             sa.ForeignKeyConstraint(
                 ["storage_id"], ["storages.id"], name="fk_import_objects_storage_id"
