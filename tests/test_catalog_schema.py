@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from catalogs import any_storage, postgres_database
 
+from catalogs import any_storage, postgres_database
 from labelport.catalog import Catalog
 from labelport.catalog.schema import IMPORT_LINKS, import_links, metadata
 from labelport.catalog.upgrading import VERSION_TABLE
