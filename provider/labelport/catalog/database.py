@@ -78,7 +78,9 @@ def _open(text: str) -> sa.Engine:
             return _open_sqlite(url)
         case "postgresql":
             return sa.create_engine(
-                url.set(drivername="postgresql+psycopg"), pool_pre_ping=True, pool_size=4
+                url.set(drivername="postgresql+psycopg"),
+                pool_pre_ping=True,
+                hide_parameters=True,
             )
         case other:
             raise ConfigurationError(
@@ -87,7 +89,7 @@ def _open(text: str) -> sa.Engine:
 
 
 def _open_sqlite(url: sa.URL) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": 60})
+    engine = sa.create_engine(url, connect_args={"timeout": 60}, hide_parameters=True)
 
     @sa.event.listens_for(engine, "connect")
     def configure(connection: Any, record: object) -> None:

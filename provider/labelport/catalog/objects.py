@@ -57,20 +57,31 @@ def by_key(
     return found
 
 
-def ids_after(
-    connection: sa.Connection, storage_id: int, keys: KeyRange
-) -> Iterator[tuple[int, str]]:
-    """Id and key of every object in *keys* that was in the bucket when last seen."""
-    where = [
-        import_objects.c.storage_id == storage_id,
-        import_objects.c.object_exists,
-        import_objects.c.key > keys.after,
-    ]
+class Existing(NamedTuple):
+    """An object in a key range, as a sweep wants it."""
+
+    id: int
+    key: str
+    object_exists: bool
+
+
+def existing(connection: sa.Connection, storage_id: int, keys: KeyRange) -> Iterator[Existing]:
+    """The known objects in *keys*, streamed in no particular order."""
+    where = [import_objects.c.storage_id == storage_id, import_objects.c.key > keys.after]
     if keys.until is not None:
         where.append(import_objects.c.key <= keys.until)
-    query = sa.select(import_objects.c.id, import_objects.c.key).where(*where)
-    for row in connection.execution_options(yield_per=_CHUNK).execute(query):
-        yield row[0], row[1]
+    columns = [import_objects.c[name] for name in Existing._fields]
+    query = sa.select(*columns).where(*where).execution_options(yield_per=_CHUNK)
+    for row in connection.execute(query):
+        yield Existing._make(row)
+
+
+def newest(connection: sa.Connection, storage_id: int) -> int:
+    """The greatest object id of a storage, 0 if it has none."""
+    query = sa.select(sa.func.max(import_objects.c.id)).where(
+        import_objects.c.storage_id == storage_id
+    )
+    return connection.execute(query).scalar_one() or 0
 
 
 def mark(connection: sa.Connection, ids: Sequence[int], *, exists: bool) -> None:

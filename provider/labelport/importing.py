@@ -1,0 +1,276 @@
+"""Objects become tasks: list, compare, read, save; a shard at a time, a page at a time.
+
+A page costs one listing request, one range query, a read per new object (none for media) and
+one transaction, which also moves the shard's checkpoint. A crash repeats at most a page, and
+finds what it had saved of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from labelport import listing, syncing
+from labelport.catalog import Catalog, objects
+from labelport.catalog import shards as shard_rows
+from labelport.catalog.batches import Batch, BatchWriter, Piece
+from labelport.comparing import Comparison, Found
+from labelport.errors import ConfigurationError
+from labelport.formats import media_row
+from labelport.loading import Limits, Loader
+from labelport.model import (
+    Counters,
+    Direction,
+    KeyRange,
+    ObjectState,
+    Shard,
+    ShardState,
+    Storage,
+    SyncState,
+)
+from labelport.stores import Store
+
+log = logging.getLogger(__name__)
+
+_MEDIA_PAGE = 5_000
+_FILES_PAGE = 1_000
+#: Known keys that planning takes its quantiles from.
+_SAMPLE = 4_096
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """What one import may do."""
+
+    reimport_changed: bool = False  #: read changed objects again and replace their tasks' data
+    max_errors: int | None = None  #: with more error rows than this the sync fails; None: never
+    limits: Limits = Limits()
+    ping_seconds: float = syncing.PING_SECONDS
+    lease_seconds: float = syncing.LEASE_SECONDS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a shard, or a whole sync in one process, has come."""
+
+    counters: Counters
+    seconds: float  #: since it began here
+    rate: float  #: tasks made and objects passed over, per second, since it began here
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def import_storage(
+    catalog: Catalog,
+    open_store: Callable[[Storage], Store],
+    storage: Storage,
+    *,
+    job: str,
+    options: ImportOptions = ImportOptions(),
+    shards: int = 1,
+    on_progress: OnProgress | None = None,
+) -> SyncState:
+    """Sync *storage* in this process, from claim to end, and return where it stands.
+
+    What goes wrong while it runs is in the returned state, as it is for every reader of it.
+
+    Raises:
+        SyncRefused: another run owns the storage.
+        ConfigurationError: it is no import storage, or its connection cannot be used.
+    """
+    check_importable(storage)
+    run_id = f"{job}/{uuid.uuid4().hex}"
+    syncing.queue(catalog, storage, run_id=run_id, job=job)
+    try:
+        asyncio.run(_import_all(catalog, open_store, storage, run_id, options, shards, on_progress))
+    except BaseException as error:
+        state = syncing.fail(catalog, storage, run_id=run_id, error=error)
+        if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
+            raise
+        log.error("the sync of %s failed: %s", storage.name, error)
+        return state
+    return syncing.finish(catalog, storage, run_id=run_id)
+
+
+async def _import_all(
+    catalog: Catalog,
+    open_store: Callable[[Storage], Store],
+    storage: Storage,
+    run_id: str,
+    options: ImportOptions,
+    count: int,
+    on_progress: OnProgress | None,
+) -> None:
+    store = open_store(storage)
+    try:
+        parts = await plan(catalog, store, storage, run_id=run_id, shards=count)
+        meter = _Meter(on_progress)
+        async with asyncio.TaskGroup() as group:
+            for part in parts:
+                group.create_task(
+                    _import_shard(catalog, store, storage, run_id, part.index, options, meter)
+                )
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    finally:
+        await store.close()
+
+
+def check_importable(storage: Storage) -> None:
+    """Raise `ConfigurationError` unless *storage* can be imported from."""
+    if storage.direction is not Direction.IMPORT:
+        raise ConfigurationError(f"{storage.name} is an {storage.direction} storage")
+    if not storage.synchronizable:
+        raise ConfigurationError(f"storage {storage.name} is not synchronizable")
+
+
+async def plan(
+    catalog: Catalog, store: Store, storage: Storage, *, run_id: str, shards: int = 1
+) -> Sequence[Shard]:
+    """Write the run's shards, at most *shards*, each a key range; a retry keeps those it has."""
+    check_importable(storage)
+    with catalog.read() as connection:
+        known = objects.sample(connection, storage.id, _SAMPLE) if shards > 1 else []
+    ranges = await listing.split(store, storage, shards, known)
+    return await asyncio.to_thread(_write_shards, catalog, storage, run_id, ranges)
+
+
+def _write_shards(
+    catalog: Catalog, storage: Storage, run_id: str, ranges: Sequence[KeyRange]
+) -> Sequence[Shard]:
+    with catalog.begin() as connection:
+        return shard_rows.create(connection, storage.id, run_id, ranges)
+
+
+async def import_shard(
+    catalog: Catalog,
+    store: Store,
+    storage: Storage,
+    *,
+    run_id: str,
+    index: int,
+    options: ImportOptions = ImportOptions(),
+    on_progress: OnProgress | None = None,
+) -> Counters:
+    """Import one key range of a run, from its checkpoint on, and return the shard's counters.
+
+    :param on_progress: called at most once a second, and once at the end
+
+    Raises:
+        SyncLost: the run lost its storage, or another worker took the shard.
+        TooManyErrors: see `ImportOptions.max_errors`; what was saved stays.
+        StoreError: the store cannot be listed, or refuses object after object.
+    """
+    return await _import_shard(catalog, store, storage, run_id, index, options, _Meter(on_progress))
+
+
+async def _import_shard(
+    catalog: Catalog,
+    store: Store,
+    storage: Storage,
+    run_id: str,
+    index: int,
+    options: ImportOptions,
+    meter: _Meter,
+) -> Counters:
+    with syncing.hold_shard(
+        catalog,
+        storage,
+        run_id=run_id,
+        index=index,
+        ping_seconds=options.ping_seconds,
+        lease_seconds=options.lease_seconds,
+    ) as shard:
+        if shard.state is ShardState.DONE:
+            return shard.counters
+        meter.start(shard.counters)
+        writer = BatchWriter(catalog, storage, shard, max_errors=options.max_errors)
+        counters = shard.counters
+        batches = _ahead(_batches(catalog, store, storage, shard, options))
+        async with aclosing(batches):
+            async for batch in batches:
+                added = await asyncio.to_thread(writer.save, batch)
+                counters += added
+                meter.add(added)
+        meter.report()
+        return counters
+
+
+class _Meter:
+    """Adds up progress and tells it at most once a second."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._tell = on_progress
+        self._before = self._counters = Counters()
+        self._begun = self._told = time.monotonic()
+
+    def start(self, counters: Counters) -> None:
+        self._before += counters
+        self._counters += counters
+
+    def add(self, added: Counters) -> None:
+        self._counters += added
+        if time.monotonic() - self._told >= 1:
+            self.report()
+
+    def report(self) -> None:
+        self._told = time.monotonic()
+        if self._tell is None:
+            return
+        seconds = self._told - self._begun
+        passed = self._counters.created + self._counters.existed
+        done = passed - self._before.created - self._before.existed
+        self._tell(Progress(self._counters, seconds, done / seconds if seconds else 0.0))
+
+
+async def _ahead(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:
+    """Prepare the next batch while the one before is saved."""
+    async with aclosing(batches) as source:
+        coming = asyncio.ensure_future(anext(source, None))
+        try:
+            while (batch := await coming) is not None:
+                coming = asyncio.ensure_future(anext(source, None))
+                yield batch
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _batches(
+    catalog: Catalog, store: Store, storage: Storage, shard: Shard, options: ImportOptions
+) -> AsyncGenerator[Batch, None]:
+    """The batches of one shard, in order, from its checkpoint on."""
+    media = storage.use_blob_urls
+    comparison = Comparison(catalog, storage, shard, reimport_changed=options.reimport_changed)
+    loader = Loader(store, options.limits)
+    units = listing.listed(
+        store,
+        storage,
+        KeyRange(shard.checkpoint, shard.keys.until),
+        at_least=_MEDIA_PAGE if media else _FILES_PAGE,
+    )
+    async with aclosing(units):
+        async for unit in units:
+            found = await asyncio.to_thread(comparison.compare, unit)
+            if media:
+                found.batch.pieces = _media_pieces(storage, found)
+                yield found.batch
+            else:
+                async for batch in loader.batches(found):
+                    yield batch
+    yield await asyncio.to_thread(comparison.rest)
+
+
+def _media_pieces(storage: Storage, found: Found) -> list[Piece]:
+    """Each object is a task that holds its URI."""
+    start = storage.uri("")
+    return [
+        Piece(target, ObjectState.DONE, (media_row(start + target.meta.key),), 0)
+        for target, _ in found.targets
+    ]
