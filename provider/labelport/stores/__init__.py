@@ -9,6 +9,8 @@ from typing import Protocol
 
 from labelport.model import ByteRange, KeyRange, ObjectMeta, Page
 
+ALL_KEYS = KeyRange()
+
 
 class ObjectStream(Protocol):
     """An object, or a range of one, being read."""
@@ -45,7 +47,7 @@ class Store(Protocol):
     def pages(
         self,
         prefix: str = "",
-        keys: KeyRange = KeyRange(),
+        keys: KeyRange = ALL_KEYS,
         *,
         recursive: bool = True,
         page_size: int = 1000,
