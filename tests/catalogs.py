@@ -6,9 +6,11 @@ milliseconds. A test that takes ``catalog`` or ``catalog_url`` runs once on each
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from labelport.catalog import Catalog, projects, storages, upgrading
+from labelport.catalog import Catalog, projects, schema, storages, upgrading
 from labelport.errors import NotFound
 from labelport.model import Storage
 from servers import PostgresServer
@@ -91,3 +93,60 @@ def any_storage(connection: sa.Connection, name: str = "photos", **settings: Any
         project = projects.add(connection, "Cats")
     location = settings.pop("location", f"s3://{name}/2024")
     return storages.add(connection, project.id, name, location, **settings)
+
+
+def import_tasks(
+    connection: sa.Connection,
+    storage: Storage,
+    keys: Sequence[str],
+    *,
+    rows: int = 0,
+    annotated: bool = False,
+    state: str = "done",
+) -> list[int]:
+    """Save one task per key, or per row of each, as a sync would; their ids in order."""
+    inner_id = connection.scalar(
+        schema.projects.update()
+        .where(schema.projects.c.id == storage.project_id)
+        .values(next_inner_id=schema.projects.c.next_inner_id + len(keys) * max(rows, 1))
+        .returning(schema.projects.c.next_inner_id)
+    )
+    inner_ids = itertools.count(inner_id - len(keys) * max(rows, 1))
+    task_ids = itertools.count(_next_id(connection, schema.tasks))
+    objects, tasks = [], []
+    for object_id, key in enumerate(keys, start=_next_id(connection, schema.import_objects)):
+        objects.append(
+            {"id": object_id, "storage_id": storage.id, "key": key, "state": state}
+            | {"etag": "e1", "size": 10}
+        )
+        data = _json(connection, {"image": storage.uri(key)})
+        tasks += [
+            {"id": next(task_ids), "project_id": storage.project_id, "inner_id": next(inner_ids)}
+            | {"import_object_id": object_id, "row_index": row, "data": data}
+            for row in (range(rows) if rows else [-1])
+        ]
+    connection.execute(schema.import_objects.insert(), objects)
+    connection.execute(schema.tasks.insert(), tasks)
+    if annotated:
+        _annotate(connection, tasks)
+    return [task["id"] for task in tasks]
+
+
+def _annotate(connection: sa.Connection, tasks: Sequence[dict[str, Any]]) -> None:
+    result = _json(connection, [{"value": 1.10}])
+    rows = [
+        {"task_id": task["id"], "project_id": task["project_id"], "result": result}
+        for task in tasks
+    ]
+    connection.execute(schema.annotations.insert(), rows)
+    predictions = [{**row, "score": 0.5, "model_version": "m1"} for row in rows]
+    connection.execute(schema.predictions.insert(), predictions)
+
+
+def _json(connection: sa.Connection, value: object) -> object:
+    """SQLite takes text, and PostgreSQL's driver makes it of the value."""
+    return json.dumps(value) if connection.dialect.name == "sqlite" else value
+
+
+def _next_id(connection: sa.Connection, table: sa.Table) -> int:
+    return (connection.scalar(sa.select(sa.func.max(table.c.id))) or 0) + 1

@@ -84,7 +84,7 @@ def update(
         ConfigurationError: a setting cannot work, or the location is in use.
     """
     old = _locked(connection, storage_id)
-    new = replace(old, name=name or old.name, **settings)
+    new = replace(old, name=old.name if name is None else name, **settings)
     if location is not None:
         place = ObjectUri.parse(location)
         new = replace(new, scheme=place.scheme, bucket=place.bucket, prefix=place.key)

@@ -52,17 +52,15 @@ def upgrade(catalog: Catalog) -> bool:
         ConfigurationError: the database cannot be opened, is another program's, or was made by
             a newer Labelport.
     """
-    try:
-        with catalog.begin() as connection:
-            _wait_for_other_upgrades(connection)
-            state = _state(connection)
-            if state in (CatalogState.NEWER, CatalogState.NOT_OURS):
-                raise ConfigurationError(_REMEDIES[state])
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    except sa.exc.OperationalError as error:
-        raise _unreachable(catalog, error) from error
+    check(catalog)  # says what is wrong with a database that cannot be opened
+    with catalog.begin() as connection:
+        _wait_for_other_upgrades(connection)
+        state = _state(connection)
+        if state in (CatalogState.NEWER, CatalogState.NOT_OURS):
+            raise ConfigurationError(_REMEDIES[state])
+        config = _config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     return state is not CatalogState.UP_TO_DATE
 
 

@@ -1,0 +1,113 @@
+"""Upgrading: what a database is to this version, and many processes upgrading at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+
+from labelport.catalog import Catalog
+from labelport.catalog.upgrading import (
+    VERSION_TABLE,
+    CatalogState,
+    check,
+    require_current,
+    upgrade,
+)
+from labelport.errors import ConfigurationError
+
+
+@pytest.fixture
+def empty(empty_url):
+    with Catalog(empty_url) as catalog:
+        yield catalog
+
+
+def test_an_empty_database_becomes_a_catalog(empty):
+    assert check(empty) is CatalogState.EMPTY
+    assert upgrade(empty) is True
+    assert check(empty) is CatalogState.UP_TO_DATE
+
+
+def test_upgrading_twice_changes_nothing(catalog):
+    assert upgrade(catalog) is False
+
+
+def test_checking_changes_nothing(empty):
+    check(empty)
+
+    with empty.read() as connection:
+        assert sa.inspect(connection).get_table_names() == []
+
+
+def test_a_current_catalog_may_be_used(catalog):
+    require_current(catalog)
+
+
+def test_a_flow_is_told_to_upgrade(empty):
+    with pytest.raises(ConfigurationError, match="labelport db upgrade"):
+        require_current(empty)
+
+
+def test_another_programs_database_is_left_alone(empty):
+    with empty.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE tasks (id INTEGER)")
+
+    assert check(empty) is CatalogState.NOT_OURS
+    with pytest.raises(ConfigurationError, match="another program"):
+        upgrade(empty)
+
+
+def test_a_newer_catalog_is_left_alone(catalog):
+    with catalog.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {VERSION_TABLE} SET version_num = '9999'")
+
+    assert check(catalog) is CatalogState.NEWER
+    with pytest.raises(ConfigurationError, match="upgrade this installation"):
+        upgrade(catalog)
+
+
+def test_a_failed_upgrade_leaves_nothing_behind(empty):
+    """Migrations run in one transaction, DDL included: here the very last step fails."""
+    with empty.begin() as connection:
+        connection.exec_driver_sql("CREATE VIEW import_links AS SELECT 1 AS one")
+
+    with pytest.raises(sa.exc.DBAPIError, match="import_links"):
+        upgrade(empty)
+
+    with empty.read() as connection:
+        assert sa.inspect(connection).get_table_names() == []
+
+
+def test_processes_that_upgrade_at_once_all_succeed(empty_url):
+    """One does the work, the others wait for it."""
+    code = (
+        "import sys; from labelport.catalog import Catalog, upgrading\n"
+        "with Catalog(sys.argv[1]) as catalog: print(upgrading.upgrade(catalog))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, empty_url]
+    upgrades = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(5)
+    ]
+    answers = [process.communicate(timeout=60) for process in upgrades]
+
+    assert sorted(out.strip() for out, _ in answers) == ["False"] * 4 + ["True"]
+    assert [error for _, error in answers] == [""] * 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite:////no/such/directory/a.db", "postgresql://me:hunter2@127.0.0.1:1/labelport"],
+    ids=["sqlite", "postgresql"],
+)
+@pytest.mark.parametrize("use", [check, upgrade, require_current], ids=lambda use: use.__name__)
+def test_a_database_that_cannot_be_opened_is_named_without_its_password(url, use):
+    with Catalog(url) as catalog, pytest.raises(ConfigurationError) as caught:
+        use(catalog)
+
+    assert "cannot be opened" in str(caught.value)
+    assert "LABELPORT_CATALOG_URL" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
