@@ -1,0 +1,63 @@
+"""A whole import in one line of a dag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.sdk import TaskGroup
+
+from labelport.airflow.operators import (
+    DEFAULT_SHARDS,
+    FinishSyncOperator,
+    ImportShardOperator,
+    PlanImportOperator,
+)
+from labelport.connections import DEFAULT_CATALOG_CONN_ID
+
+
+class ImportStorageTaskGroup(TaskGroup):
+    """Import a storage: ``plan``, one mapped ``shard`` task for each key range, ``finish``.
+
+    ``ImportStorageTaskGroup(group_id="import", storage="photos")`` is enough. Several groups may
+    stand in one dag, each with a storage of its own.
+
+    :param storage: name of the storage in the catalog. (templated)
+    :param group_id: id of the group.
+    :param shards: how many key ranges to aim at; a small bucket gets fewer. (templated)
+    :param reimport_changed: import objects again whose bytes changed since. (templated)
+    :param max_errors: end the sync as failed beyond this many bad objects and rows; empty or
+        None: never. (templated)
+    :param fail_on_errors: fail the dag run when the sync ends ``completed_with_errors``.
+        (templated)
+    :param catalog_conn_id: connection of the catalog, of type ``labelport``. (templated)
+    :param max_active_shards: how many shards of one dag run may work at once; None: as many as
+        Airflow lets. Arguments for every task (``retries``, ``pool``, …) go into
+        ``default_args``.
+    """
+
+    def __init__(
+        self,
+        *,
+        storage: str,
+        group_id: str = "import",
+        shards: int | str = DEFAULT_SHARDS,
+        reimport_changed: bool | str = False,
+        max_errors: int | str | None = None,
+        fail_on_errors: bool | str = False,
+        catalog_conn_id: str = DEFAULT_CATALOG_CONN_ID,
+        max_active_shards: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(group_id=group_id, **kwargs)
+        place = {"storage": storage, "catalog_conn_id": catalog_conn_id}
+        with self:
+            plan = PlanImportOperator(task_id="plan", shards=shards, **place)
+            shard = ImportShardOperator.partial(
+                task_id="shard",
+                reimport_changed=reimport_changed,
+                max_errors=max_errors,
+                max_active_tis_per_dagrun=max_active_shards,
+                map_index_template="{{ task.shard['label'] }}",
+                **place,
+            ).expand(shard=plan.output)
+            shard >> FinishSyncOperator(task_id="finish", fail_on_errors=fail_on_errors, **place)
