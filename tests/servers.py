@@ -84,7 +84,7 @@ def weed_server() -> Iterator[S3Server]:
             *("server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}"),
             *(f"-master.port={master}", f"-master.port.grpc={master_grpc}"),
             *("-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
-            *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=500"),
+            *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}", "-volume.max=2000"),
             *("-filer", f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
             *("-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={config}"),
             *("-s3.port.iceberg=0", "-s3.port.lance=0"),

@@ -7,9 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from labelport.model import ByteRange, KeyRange, ObjectMeta, Page
-
-ALL_KEYS = KeyRange()
+from labelport.model import ALL_KEYS, ByteRange, KeyRange, ObjectMeta, Page
 
 
 class ObjectStream(Protocol):

@@ -26,8 +26,7 @@ from labelport.errors import (
     StoreError,
     StoreUnavailable,
 )
-from labelport.model import ByteRange, KeyRange, ObjectMeta, Page
-from labelport.stores import ALL_KEYS
+from labelport.model import ALL_KEYS, ByteRange, KeyRange, ObjectMeta, Page
 from labelport.stores._dialect import Dialect, Listing, ListingQuery, Request
 from labelport.stores._download import TRANSPORT_ERRORS, Download
 from labelport.stores._retrying import Busy, RetryPolicy, retry_after_seconds

@@ -20,8 +20,7 @@ from labelport.errors import (
     ObjectChanged,
     ObjectNotFound,
 )
-from labelport.model import ByteRange, KeyRange, ObjectMeta, Page
-from labelport.stores import ALL_KEYS
+from labelport.model import ALL_KEYS, ByteRange, KeyRange, ObjectMeta, Page
 from labelport.stores._local_tree import (
     TEMPORARY,
     file_meta,

@@ -18,8 +18,7 @@ from labelport.errors import (
     ObjectChanged,
     ObjectNotFound,
 )
-from labelport.model import ByteRange, KeyRange, ObjectMeta, Page
-from labelport.stores import ALL_KEYS
+from labelport.model import ALL_KEYS, ByteRange, KeyRange, ObjectMeta, Page
 from labelport.stores._whole import read_whole
 
 CHUNK_BYTES = 1 << 20
