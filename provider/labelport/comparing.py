@@ -103,11 +103,11 @@ class Comparison:
         self, meta: ObjectMeta, item: KnownObject, *, differs: bool, judged: bool
     ) -> Target | None:
         """A known object that has to be read again, wholly or from where it was left."""
-        finished = item.state is not ObjectState.PARTIAL
+        finished = item.state != ObjectState.PARTIAL
         if differs:
-            wanted = self._reimport_changed or item.state is not ObjectState.DONE
+            wanted = self._reimport_changed or item.state != ObjectState.DONE
         else:
-            wanted = not finished or (item.state is ObjectState.ERROR and not judged)
+            wanted = not finished or (item.state == ObjectState.ERROR and not judged)
         if not wanted:
             return None
         return Target(meta, item.id, revisited=True, refresh=differs)
@@ -145,7 +145,7 @@ def _resume(item: KnownObject, target: Target, judged: bool) -> KnownObject | No
     Rows before the resume point are not looked at again. If some of them had failed in an earlier
     run, their error rows are gone with it: then everything is read, so that nothing goes unsaid.
     """
-    usable = item.state is ObjectState.PARTIAL and not target.refresh
+    usable = item.state == ObjectState.PARTIAL and not target.refresh
     if not usable or (item.rows_failed and not judged):
         return None
     return item

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from labelport import listing, syncing
 from labelport.catalog import Catalog, objects
@@ -49,7 +49,7 @@ class ImportOptions:
 
     reimport_changed: bool = False  #: read changed objects again and replace their tasks' data
     max_errors: int | None = None  #: with more error rows than this the sync fails; None: never
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     ping_seconds: float = syncing.PING_SECONDS
     lease_seconds: float = syncing.LEASE_SECONDS
 

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeVar
 import sqlalchemy as sa
 
 from labelport.catalog.schema import import_errors, import_objects, tasks
-from labelport.model import KeyRange, ObjectState
+from labelport.model import KeyRange
 
 #: How many values one statement may list; SQLite's own limit is 32,766.
 _CHUNK = 5_000
@@ -21,7 +21,7 @@ class KnownObject(NamedTuple):
 
     id: int
     key: str
-    state: ObjectState
+    state: str  #: an `ObjectState`
     etag: str
     size: int  #: bytes
     object_exists: bool
