@@ -32,7 +32,7 @@ class CatalogState(StrEnum):
 
 
 #: Why a catalog in this state cannot be used, and what to do.
-_REMEDIES = {
+REMEDIES = {
     CatalogState.BEHIND: "the catalog was made by an older Labelport; run: labelport db upgrade",
     CatalogState.EMPTY: "the catalog has no tables yet; run: labelport db upgrade",
     CatalogState.NEWER: "the catalog was made by a newer Labelport; upgrade this installation",
@@ -57,7 +57,7 @@ def upgrade(catalog: Catalog) -> bool:
         _wait_for_other_upgrades(connection)
         state = _state(connection)
         if state in (CatalogState.NEWER, CatalogState.NOT_OURS):
-            raise ConfigurationError(_REMEDIES[state])
+            raise ConfigurationError(REMEDIES[state])
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -85,7 +85,7 @@ def require_current(catalog: Catalog) -> None:
     """
     state = check(catalog)
     if state is not CatalogState.UP_TO_DATE:
-        raise ConfigurationError(_REMEDIES[state])
+        raise ConfigurationError(REMEDIES[state])
 
 
 def _state(connection: sa.Connection) -> CatalogState:

@@ -1,0 +1,88 @@
+"""What ``--json`` answers. Fields may be added and never change; times are ISO 8601 in UTC.
+
+===========================  =====================================================================
+``projects add``             a project
+``projects list``            an array of projects
+``storages add|update|show`` a storage, with its latest sync
+``storages list``            an array of storages
+``storages remove``          ``{"tasks_kept": n, "tasks_deleted": n}``
+``storages check``           an array of ``{"name", "ok", "detail", "remedy"}``
+``sync``                     the storage, as its sync left it
+``tasks list``               ``{"tasks": [task, …], "next": id or null}``; go on with ``--after``
+``tasks show``               a task with ``annotations`` and ``predictions``
+``errors``                   ``{"errors": [problem, …], "next": id or null}``
+``db upgrade``               ``{"state": "up to date", "upgraded": whether there was work to do}``
+``db check``                 ``{"state": "up to date" | "behind" | "empty" | "newer" | "not ours"}``
+===========================  =====================================================================
+
+A message on standard error and the exit status say what went wrong; then there is no JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from labelport.catalog.tasks import TaskDetails
+from labelport.model import Link, Problem, Project, Storage, SyncState, Task
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Shape = dict[str, object]
+
+
+def of_project(project: Project) -> Shape:
+    """``{id, title, maximum_annotations, created_at}``"""
+    return _of(project)
+
+
+def of_storage(storage: Storage, state: SyncState) -> Shape:
+    """The storage's settings and ``location``, and of its latest sync ``status``, ``last_sync``,
+    ``last_sync_count``, ``last_sync_job``, ``traceback``, ``run_id`` and ``meta``: its times, its
+    ``duration`` in seconds and its counters."""
+    shape = _of(storage)
+    shape["location"] = storage.location
+    for name in ("status", "last_sync", "last_sync_count", "last_sync_job", "traceback", "run_id"):
+        shape[name] = _plain(getattr(state, name))
+    shape["meta"] = state.meta
+    return shape
+
+
+def of_link(link: Link) -> Shape:
+    """``{storage_id, key, row_group, row_index, object_exists, etag, size, mtime}``"""
+    return _of(link)
+
+
+def of_task(task: Task) -> Shape:
+    """The task's fields; ``data`` and ``meta`` as JSON; ``link`` is null where no storage
+    brought the task."""
+    shape = _of(task)
+    shape["data"] = json.loads(task.data)
+    shape["meta"] = json.loads(task.meta) if task.meta else None
+    shape["link"] = of_link(task.link) if task.link else None
+    return shape
+
+
+def of_task_details(details: TaskDetails) -> Shape:
+    """A task with ``annotations`` and ``predictions``, each with its ``result`` as JSON."""
+    shape = of_task(details.task)
+    for name in ("annotations", "predictions"):
+        rows = getattr(details, name)
+        shape[name] = [_of(row) | {"result": json.loads(row.result)} for row in rows]
+    return shape
+
+
+def of_problem(problem: Problem) -> Shape:
+    """``{key, row, reason, remedy, row_group}``; ``row`` counts from 0, null: the whole object."""
+    return asdict(problem)
+
+
+def _of(value: DataclassInstance) -> Shape:
+    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
