@@ -111,3 +111,15 @@ def test_a_database_that_cannot_be_opened_is_named_without_its_password(url, use
     assert "cannot be opened" in str(caught.value)
     assert "LABELPORT_CATALOG_URL" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_missing_driver_is_named_with_its_extra():
+    code = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from labelport.catalog import Catalog\n"
+        "Catalog('postgresql://me:hunter2@host/labelport')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert "pip install 'airflow-provider-labelport[postgres]'" in done.stderr

@@ -77,15 +77,20 @@ def _open(text: str) -> sa.Engine:
         case "sqlite":
             return _open_sqlite(url)
         case "postgresql":
-            return sa.create_engine(
-                url.set(drivername="postgresql+psycopg"),
-                pool_pre_ping=True,
-                hide_parameters=True,
-            )
+            return _open_postgresql(url.set(drivername="postgresql+psycopg"))
         case other:
             raise ConfigurationError(
                 f"the catalog cannot live in {other}; use sqlite:// or postgresql://"
             )
+
+
+def _open_postgresql(url: sa.URL) -> sa.Engine:
+    try:
+        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "PostgreSQL needs its driver: pip install 'airflow-provider-labelport[postgres]'"
+        ) from error
 
 
 def _open_sqlite(url: sa.URL) -> sa.Engine:
