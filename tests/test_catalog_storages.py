@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import sqlalchemy as sa
 
 from catalogs import any_storage, import_tasks
-from labelport.catalog import projects, runs, schema, shards, storages, tasks
+from labelport.catalog import bulk, projects, runs, schema, shards, storages, tasks
 from labelport.errors import ConfigurationError, NotFound, SyncRefused
 from labelport.model import Counters, Direction, KeyRange, Status
 
@@ -210,6 +213,38 @@ def test_storages_that_import_other_objects_may_be_neighbours(
     storages.add(connection, project.id, "first", "s3://photos/2024")
 
     storages.add(connection, project.id, "second", location, **settings)
+
+
+def test_of_overlapping_storages_added_at_once_one_is_refused(catalog):
+    with catalog.begin() as connection:
+        project_id = projects.add(connection, "Cats").id
+    together = threading.Barrier(4)
+
+    def add(number: int) -> bool:
+        with catalog.begin() as connection:
+            if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+                together.wait(timeout=30)
+            try:
+                storages.add(connection, project_id, f"photos {number}", "s3://photos/2024")
+            except ConfigurationError:
+                return False
+            return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert sorted(threads.map(add, range(4))) == [False, False, False, True]
+
+
+def test_settings_change_while_a_batch_is_being_saved(catalog):
+    """The locks of the two are no others' business: neither waits, nor do they deadlock."""
+    with catalog.begin() as connection:
+        storage = any_storage(connection)
+    if catalog.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer at a time")
+
+    with catalog.begin() as batch, catalog.begin() as connection:
+        assert bulk.lock_parents(batch, project_id=storage.project_id, storage_id=storage.id)
+        connection.exec_driver_sql("SET lock_timeout = '2s'")
+        assert storages.update(connection, storage.id, description="New").description == "New"
 
 
 def test_another_project_may_import_the_same_objects(connection, project):

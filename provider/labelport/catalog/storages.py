@@ -152,7 +152,7 @@ def remove(
         NotFound: there is no such storage.
         SyncRefused: a sync of it is queued or in progress.
     """
-    storage = _locked(connection, storage_id)
+    storage = _locked(connection, storage_id, to_delete=True)
     if not force and _active(connection, storage_id):
         raise SyncRefused(
             f"a sync of storage {storage.name!r} is running; wait for its end, or use force"
@@ -170,7 +170,7 @@ def _checked(connection: sa.Connection, storage: Storage, allow_overlap: bool) -
     )
     validate(storage)
     project = sa.select(projects.c.id).where(projects.c.id == storage.project_id)
-    if connection.scalar(project.with_for_update()) is None:
+    if connection.scalar(project.with_for_update(key_share=True)) is None:
         raise NotFound(f"there is no project {storage.project_id}; see: labelport projects list")
     for other in [] if allow_overlap else list_all(connection, storage.project_id):
         if other.id != storage.id and _imports_twice(storage, other):
@@ -199,10 +199,13 @@ def _save(connection: sa.Connection, storage: Storage, statement: sa.Insert | sa
     return _storage(row)
 
 
-def _locked(connection: sa.Connection, storage_id: int) -> Storage:
-    """The storage, which nobody else changes or claims before this transaction ends."""
-    query = sa.select(*_COLUMNS).where(storages.c.id == storage_id).with_for_update()
-    row = connection.execute(query).one_or_none()
+def _locked(connection: sa.Connection, storage_id: int, *, to_delete: bool = False) -> Storage:
+    """The storage, which nobody else changes or claims before this transaction ends.
+
+    Batches of a running sync go on meanwhile, unless it is locked *to_delete* it.
+    """
+    query = sa.select(*_COLUMNS).where(storages.c.id == storage_id)
+    row = connection.execute(query.with_for_update(key_share=not to_delete)).one_or_none()
     if row is None:
         raise NotFound(f"there is no storage {storage_id}; see: labelport storages list")
     return _storage(row)
