@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol
 
 from labelport.errors import LabelportError
-from labelport.model import KeyRange, ObjectMeta
+from labelport.model import ALL_KEYS, KeyRange, ObjectMeta
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Request:
 class ListingQuery:
     """One page that is wanted."""
 
-    prefix: str
-    keys: KeyRange
-    recursive: bool
-    page_size: int
+    prefix: str = ""
+    keys: KeyRange = ALL_KEYS
+    recursive: bool = True
+    page_size: int = 1000
     token: str | None = None  #: from the page before; None for the first page
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 import ssl
@@ -280,26 +281,33 @@ class HttpStore:
 
     async def _talk(self, request: Request) -> aiohttp.ClientResponse:
         """Send a request as it is; nothing is followed, decoded or normalised."""
-        if self._session is None:
-            transport = self._transport
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=transport.connections, ssl=transport.tls),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                read_bufsize=READ_BUFFER_BYTES,
-                proxy=transport.proxy,
-                # Compressed on the way, a body has another length and other ranges.
-                headers={"Accept-Encoding": "identity", "User-Agent": "labelport"},
-                skip_auto_headers=("Content-Type",),
-            )
-        return await self._session.request(
+        session = self._session or self._opened()
+        return await session.request(
             request.method,
             yarl.URL(request.url, encoded=True),
             headers=request.headers,
-            data=request.body or None,
+            # As a file, so that a large body does not go through in one blocking write.
+            data=io.BytesIO(request.body) if request.body else None,
             allow_redirects=False,
             timeout=self._timeout(request),
         )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """The session of all requests, opened in the loop that the first one runs in."""
+        transport = self._transport
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=transport.connections, ssl=transport.tls),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=READ_BUFFER_BYTES,
+            proxy=transport.proxy,
+            # Compressed on the way, a body has another length and other ranges.
+            headers={"Accept-Encoding": "identity", "User-Agent": "labelport"},
+            skip_auto_headers=("Content-Type",),
+        )
+        # It would send a conditional PUT again behind our back, and take the 412 for the answer.
+        self._session._retry_connection = False
+        return self._session
 
     def _timeout(self, request: Request) -> aiohttp.ClientTimeout:
         """No total for what may be a long stream; a total for uploads, whose stall nothing sees."""

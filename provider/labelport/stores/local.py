@@ -7,7 +7,7 @@ import mimetypes
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -100,7 +100,9 @@ class LocalStore:
         finally:
             entries.close()
 
-    def _entries(self, prefix: str, keys: KeyRange, recursive: bool) -> Iterator[ObjectMeta | str]:
+    def _entries(
+        self, prefix: str, keys: KeyRange, recursive: bool
+    ) -> Generator[ObjectMeta | str, None, None]:
         base = prefix[: prefix.rfind("/") + 1]
         parts = segments(base[:-1], self._uri(prefix)) if base else []
         with suppress(ObjectNotFound), self._folder(parts, prefix) as descriptor:

@@ -60,7 +60,7 @@ class Bucket:
 _buckets: dict[str, Bucket] = {}
 
 
-@dataclass(frozen=True)
+@dataclass
 class MemoryStream:
     """An object's bytes as they were when it was opened."""
 
