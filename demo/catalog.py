@@ -1,0 +1,84 @@
+"""The project of the demonstration and its storages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demo.bucket import BUCKET
+from labelport.catalog import Catalog, problems, projects, storages
+from labelport.catalog.upgrading import upgrade
+from labelport.model import Problem, Status, Storage, SyncState
+
+#: The Airflow connection to the bucket; the standalone Airflow has it in its environment.
+CONN_ID = "demo_s3"
+
+_NEVER = SyncState(Status.INITIALIZED, None, None, None, None, None)
+
+
+def url(home: Path) -> str:
+    """The URL of the catalog in the demonstration's folder."""
+    return f"sqlite:///{home / 'labelport.db'}"
+
+
+def make(home: Path) -> tuple[Catalog, list[Storage]]:
+    """A new catalog with a project and two storages: the media themselves, and task files."""
+    catalog = Catalog(url(home))
+    upgrade(catalog)
+    with catalog.begin() as connection:
+        project = projects.add(connection, "Demonstration")
+        media = storages.add(
+            connection,
+            project.id,
+            "media",
+            f"s3://{BUCKET}/media",
+            conn_id=CONN_ID,
+            use_blob_urls=True,
+            regex_filter=r".*\.(png|jpe?g|wav|flac|mp3|ogg)$",
+            description="every picture and sound becomes a task",
+        )
+        files = storages.add(
+            connection,
+            project.id,
+            "task-files",
+            f"s3://{BUCKET}/tasks",
+            conn_id=CONN_ID,
+            description="JSON and JSONL objects hold the tasks",
+        )
+    return catalog, [media, files]
+
+
+@dataclass
+class Followed:
+    """A storage whose sync is being watched."""
+
+    storage: Storage
+    run_id: str  #: Airflow's dag run
+    state: SyncState = _NEVER
+    dag_run: str = "queued"  #: what Airflow says of it
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def ended(self) -> bool:
+        return self.dag_run in ("success", "failed")
+
+    @property
+    def seconds(self) -> float:
+        """From the request for the dag run to its last shard's end, as far as it is."""
+        measured = self.state.meta["duration"]
+        return measured if isinstance(measured, float) else time.monotonic() - self.begun
+
+
+def read(catalog: Catalog, followed: Sequence[Followed]) -> None:
+    """Look up where every sync stands."""
+    with catalog.read() as connection:
+        for each in followed:
+            each.state = storages.state(connection, each.storage.id)
+
+
+def error_rows(catalog: Catalog, storage: Storage) -> list[Problem]:
+    """The objects and rows of the latest sync that could not be imported."""
+    with catalog.read() as connection:
+        return problems.page(connection, storage.id).problems

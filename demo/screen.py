@@ -1,0 +1,96 @@
+"""What a person sees of the demonstration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from demo import catalog
+from demo.catalog import Followed
+from demo.weed import S3Server
+from labelport.model import Problem, Status
+
+console = Console(highlight=False)
+
+_STYLES = {
+    Status.COMPLETED: "green",
+    Status.COMPLETED_WITH_ERRORS: "yellow",
+    Status.FAILED: "red",
+}
+_COUNTERS = ("scanned", "created", "existed", "errors")
+
+
+def say(text: str) -> None:
+    """One line about what happens now. *text* may hold rich's markup."""
+    console.print(f"[bold cyan]•[/] {text}")
+
+
+@contextmanager
+def live(followed: Sequence[Followed]) -> Iterator[Live | None]:
+    """A table that follows the syncs and stays when they have ended; only that in a pipe."""
+    if console.is_terminal:
+        with Live(table(followed), console=console, transient=True) as view:
+            yield view
+    else:
+        yield None
+    console.print(table(followed))
+
+
+def table(followed: Sequence[Followed]) -> Table:
+    """The storages and where their syncs stand."""
+    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    view.add_column("storage")
+    view.add_column("status", min_width=len(Status.COMPLETED_WITH_ERRORS))
+    for name in (*_COUNTERS, "seconds"):
+        view.add_column(name, justify="right")
+    for each in followed:
+        status = each.state.status
+        view.add_row(
+            each.storage.name,
+            f"[{_STYLES.get(status, 'cyan')}]{status}[/]",
+            *(f"{getattr(each.state.counters, name):,}" for name in _COUNTERS),
+            f"{each.seconds:.1f}",
+        )
+    return view
+
+
+def show_problems(problems: Iterable[Problem]) -> None:
+    """What could not be imported, why, and what its author can do."""
+    for problem in problems:
+        row = "" if problem.row is None else f", row {problem.row}"
+        console.print(f"  [yellow]{escape(problem.key)}{row}[/]")
+        console.print(f"    reason: {escape(problem.reason)}")
+        console.print(f"    remedy: {escape(problem.remedy)}")
+
+
+def show_failure(message: str) -> None:
+    """What went wrong."""
+    console.print(f"[red]failed:[/] {escape(message)}")
+
+
+def show_places(url: str, server: S3Server, home: Path) -> None:
+    """Where everything is while it runs."""
+    view = Table.grid(padding=(0, 2))
+    view.add_row("Airflow", f"{url}  (everybody on this machine is admin)")
+    view.add_row("S3", server.endpoint)
+    view.add_row("  access key", server.access_key_id)
+    view.add_row("  secret key", server.secret_access_key)
+    view.add_row("catalog", catalog.url(home))
+    view.add_row("logs", str(home))
+    console.print(view)
+    say("Ctrl-C stops everything")
+
+
+def show_next(home: Path) -> None:
+    """What to try when all has stopped: the catalog is still there."""
+    say("look into the catalog that is left:")
+    console.print(f"  export LABELPORT_CATALOG_URL={catalog.url(home)}", soft_wrap=True)
+    console.print("  .venv/bin/labelport storages list")
+    console.print("  .venv/bin/labelport tasks list")
