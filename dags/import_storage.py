@@ -3,6 +3,8 @@
 To import on a schedule, copy this file, set ``schedule`` and give ``storage`` a default.
 """
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Param
 
 from labelport.airflow.task_groups import ImportStorageTaskGroup
@@ -14,7 +16,7 @@ with DAG(
     catchup=False,
     tags=["labelport"],
     doc_md=__doc__,
-    default_args={"retries": 2, "retry_exponential_backoff": True},
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
     params={
         "storage": Param(
             type="string", minLength=1, description="The storage's name in the catalog."

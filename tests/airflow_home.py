@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+#: The shipped dags, and those of the tests.
 DAGS = Path(__file__).parent.parent / "dags"
+TEST_DAGS = Path(__file__).parent / "in_airflow" / "dags"
 
 
 _home: Path | None = None
@@ -30,11 +33,22 @@ def prepare() -> Path:
     os.environ |= {
         "AIRFLOW_HOME": str(_home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": json.dumps(
+            [_bundle("shipped", DAGS), _bundle("tests", TEST_DAGS)]
+        ),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(_home / "logs"),
     }
     return _home
+
+
+def _bundle(name: str, folder: Path) -> dict[str, object]:
+    return {
+        "name": name,
+        "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+        "kwargs": {"path": str(folder), "refresh_interval": 3600},
+    }
 
 
 def migrate() -> None:

@@ -32,11 +32,12 @@ def test_airflow_lists_the_connection_type_with_its_form(home):
     from airflow.providers_manager import ProvidersManager
 
     manager = ProvidersManager()
+    forms = {meta.connection_type: meta for meta in manager.iter_connection_type_hook_ui_metadata()}
 
     assert "airflow-provider-labelport" in manager.providers
-    assert manager.hooks["labelport"].hook_class_name == "labelport.airflow.hooks.CatalogHook"
-    assert "extra__labelport__sqlite_path" in manager.connection_form_widgets
-    assert manager.field_behaviours["labelport"]["relabeling"]["schema"] == "Database"
+    assert forms["labelport"].hook_class_name == "labelport.airflow.hooks.CatalogHook"
+    assert forms["labelport"].field_behaviour["relabeling"]["schema"] == "Database"
+    assert "extra__labelport__sqlite_path" in manager._connection_form_widgets_from_metadata
 
 
 def test_the_provider_info_imports_nothing_heavy():

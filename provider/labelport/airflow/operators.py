@@ -213,14 +213,8 @@ class FinishSyncOperator(StorageOperator):
 
     template_fields: Sequence[str] = (*StorageOperator.template_fields, "fail_on_errors")
 
-    def __init__(
-        self,
-        *,
-        fail_on_errors: bool | str = False,
-        trigger_rule: TriggerRule = TriggerRule.ALL_DONE,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(trigger_rule=trigger_rule, **kwargs)
+    def __init__(self, *, fail_on_errors: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**{"trigger_rule": TriggerRule.ALL_DONE} | kwargs)
         self.fail_on_errors = fail_on_errors
 
     def execute(self, context: Context) -> dict[str, Any]:

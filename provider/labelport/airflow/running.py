@@ -9,7 +9,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from labelport.errors import ConfigurationError, SyncLost, TooManyErrors
+from labelport.errors import (
+    AccessDenied,
+    BucketNotFound,
+    ConfigurationError,
+    SyncLost,
+    SyncRefused,
+    TooManyErrors,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
@@ -21,6 +28,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+#: What no retry puts right: a person must, or another run is at it.
+_FINAL = (
+    AccessDenied,
+    BucketNotFound,
+    ConfigurationError,
+    SyncLost,
+    SyncRefused,
+    TooManyErrors,
+)
 
 #: The counters that ``progress`` shows beside the rate: tasks made and objects passed over, per
 #: second.
@@ -43,7 +60,7 @@ def opened(storage: str, catalog_conn_id: str) -> Iterator[tuple[Catalog, Storag
             with catalog.read() as connection:
                 found = storages.get(connection, storage)
             yield catalog, found
-    except (ConfigurationError, SyncLost, TooManyErrors) as exc:
+    except _FINAL as exc:
         raise AirflowFailException(str(exc)) from exc
 
 
