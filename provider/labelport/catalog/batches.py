@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from labelport.catalog import bulk, objects, runs, shards
 from labelport.catalog.clock import now
 from labelport.catalog.database import Catalog
+from labelport.catalog.objects import SavedRow
 from labelport.catalog.schema import import_objects, projects, tasks
 from labelport.errors import SyncLost, TooManyErrors
 from labelport.model import (
@@ -65,6 +66,10 @@ class Batch:
     returned: list[int] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     checkpoint: str | None = None
+
+
+#: Object id, row group, row.
+_RowId = tuple[int, int, int]
 
 
 class _Work(NamedTuple):
@@ -132,17 +137,15 @@ class BatchWriter:
     def _prepare(self, batch: Batch) -> _Work:
         """Tell the rows to insert from those to replace, reading only what may exist already."""
         work = _Work([], [], list(batch.problems))
-        for piece in batch.pieces:
-            target = piece.target
-            if target.id is None or not target.revisited or not piece.tasks:
-                work.inserts.extend((target, task) for task in piece.tasks)
-                continue
-            with self._catalog.read() as connection:
-                saved = objects.saved_rows(
-                    connection, target.id, piece.tasks[0].row, piece.tasks[-1].row
-                )
-            for task in piece.tasks:
-                _sort_in(work, target, task, saved.get((task.row_group, task.row)))
+        with self._catalog.read() as connection:
+            saved = _saved_rows(connection, [p for p in batch.pieces if p.target.revisited])
+        for target, _, rows, *_ in batch.pieces:
+            if target.revisited:
+                for task in rows:
+                    row = saved.get((target.id or 0, task.row_group, task.row))
+                    _sort_in(work, target, task, row)
+            else:
+                work.inserts.extend((target, task) for task in rows)
         return work
 
     def _reserve_inner_ids(self, count: int) -> int:
@@ -185,10 +188,9 @@ class BatchWriter:
             ),
         )
         ids = {id(piece.target): number for number, piece in zip(reserved, new, strict=True)}
-        for piece in pieces:
-            if piece.target.id is not None:
-                ids[id(piece.target)] = piece.target.id
-                _move_on(connection, piece)
+        old = [piece for piece in pieces if piece.target.id is not None]
+        ids |= {id(piece.target): piece.target.id for piece in old if piece.target.id is not None}
+        _move_on(connection, old)
         return ids
 
     def _save_tasks(
@@ -306,13 +308,17 @@ _TASK_COLUMNS = (
     *("import_object_id", "row_group", "row_index"),
 )
 
+_PROGRESS_COLUMNS = (
+    *("state", "rows_done", "rows_failed", "byte_offset", "object_exists", "etag", "size", "mtime"),
+)
+
 _ANNOTATION_COLUMNS = (
     *("task_id", "project_id", "result", "completed_by", "was_cancelled", "ground_truth"),
     *("lead_time", "created_at", "updated_at"),
 )
 
 
-def _sort_in(work: _Work, target: Target, task: TaskRow, saved: objects.SavedRow | None) -> None:
+def _sort_in(work: _Work, target: Target, task: TaskRow, saved: SavedRow | None) -> None:
     if saved is None:
         work.inserts.append((target, task))
     elif not target.refresh or _same_json(saved.data, task.data):
@@ -334,21 +340,46 @@ def _same_json(one: str, other: str) -> bool:
     return one == other or msgspec.json.decode(one) == msgspec.json.decode(other)
 
 
-def _move_on(connection: sa.Connection, piece: Piece) -> None:
-    meta = piece.target.meta
+def _saved_rows(connection: sa.Connection, pieces: Sequence[Piece]) -> dict[_RowId, SavedRow]:
+    """What of *pieces* is saved: one query for all that begin with their object's first row."""
+    filled = [piece for piece in pieces if piece.tasks]
+    beginning = [piece for piece in filled if piece.tasks[0].row <= 0]
+    saved = objects.saved_rows(
+        connection,
+        [piece.target.id for piece in beginning if piece.target.id is not None],
+        first=-1,
+        last=max((piece.tasks[-1].row for piece in beginning), default=-1),
+    )
+    for target, _, rows, *_ in filled:
+        if rows[0].row > 0 and target.id is not None:
+            saved |= objects.saved_rows(
+                connection, [target.id], first=rows[0].row, last=rows[-1].row
+            )
+    return saved
+
+
+def _move_on(connection: sa.Connection, pieces: Sequence[Piece]) -> None:
+    """Note where objects that the catalog knows stand now."""
+    if not pieces:
+        return
     connection.execute(
         import_objects.update()
-        .where(import_objects.c.id == piece.target.id)
-        .values(
-            state=piece.state,
-            rows_done=piece.rows_done,
-            rows_failed=piece.rows_failed,
-            byte_offset=piece.byte_offset,
-            object_exists=True,
-            etag=meta.etag,
-            size=meta.size,
-            mtime=meta.modified,
-        )
+        .where(import_objects.c.id == sa.bindparam("object_id"))
+        .values({name: sa.bindparam(f"new_{name}") for name in _PROGRESS_COLUMNS}),
+        [
+            {
+                "object_id": target.id,
+                "new_state": state.value,
+                "new_rows_done": rows_done,
+                "new_rows_failed": rows_failed,
+                "new_byte_offset": byte_offset,
+                "new_object_exists": True,
+                "new_etag": target.meta.etag,
+                "new_size": target.meta.size,
+                "new_mtime": target.meta.modified,
+            }
+            for target, state, _, rows_done, rows_failed, byte_offset in pieces
+        ],
     )
 
 

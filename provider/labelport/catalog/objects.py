@@ -122,17 +122,24 @@ class SavedRow(NamedTuple):
 
 
 def saved_rows(
-    connection: sa.Connection, object_id: int, first: int, last: int
-) -> dict[tuple[int, int], SavedRow]:
-    """The tasks made from an object's rows ``first <= row <= last``, by row group and row."""
-    query = sa.select(
-        tasks.c.row_group,
-        tasks.c.row_index,
-        tasks.c.id,
-        (tasks.c.total_annotations + tasks.c.cancelled_annotations > 0).label("annotated"),
-        sa.cast(tasks.c.data, sa.Text).label("data"),
-    ).where(tasks.c.import_object_id == object_id, tasks.c.row_index.between(first, last))
-    return {(row[0], row[1]): SavedRow(*row[2:]) for row in connection.execute(query)}
+    connection: sa.Connection, object_ids: Sequence[int], *, first: int, last: int
+) -> dict[tuple[int, int, int], SavedRow]:
+    """The tasks made from some objects' rows ``first <= row <= last``.
+
+    By object id, row group and row.
+    """
+    found: dict[tuple[int, int, int], SavedRow] = {}
+    for some in _chunks(sorted(object_ids)):
+        query = sa.select(
+            tasks.c.import_object_id,
+            tasks.c.row_group,
+            tasks.c.row_index,
+            tasks.c.id,
+            (tasks.c.total_annotations + tasks.c.cancelled_annotations > 0).label("annotated"),
+            sa.cast(tasks.c.data, sa.Text).label("data"),
+        ).where(tasks.c.import_object_id.in_(some), tasks.c.row_index.between(first, last))
+        found |= {(row[0], row[1], row[2]): SavedRow(*row[3:]) for row in connection.execute(query)}
+    return found
 
 
 def sample(connection: sa.Connection, storage_id: int, count: int) -> list[str]:

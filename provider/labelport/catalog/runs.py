@@ -1,4 +1,4 @@
-"""The status of a storage's sync: every transition is one conditional UPDATE, its row count decides.
+"""The status of a sync: every transition is one conditional UPDATE, and its row count decides.
 
 ``run_id`` is the fence: a run that is no longer the storage's can change nothing. The lease is
 judged by the database's clock alone, and only here: reading a status never changes it.
