@@ -41,6 +41,9 @@ BODY = bytes(range(256)) * 40
 META = {"ETag": '"v1"', "Content-Type": "image/png"}
 
 
+LISTING = b"<ListBucketResult><IsTruncated>false</IsTruncated>%s</ListBucketResult>"
+
+
 class Slept(list[float]):
     """A clock that only notes how long it was asked to wait."""
 
@@ -367,6 +370,19 @@ def test_an_ordered_listing_stops_at_the_end_of_its_range() -> None:
     asyncio.run(story())
 
 
+def test_a_listing_that_turns_out_unordered_starts_over() -> None:
+    """Another listing of the same store may have found that out in the meantime."""
+    page = reply(200, LISTING % b"", {"Server": "SeaweedFS 4"})
+
+    async def story() -> None:
+        async with store_on(*[page] * 4) as (store, server):
+            await asyncio.gather(*[listed(store, KeyRange("a")) for _ in range(2)])
+
+            assert ["start-after" in h.query for h in server.heard] == [True, True, False, False]
+
+    asyncio.run(story())
+
+
 def test_an_unordered_listing_is_read_to_its_end_and_filtered() -> None:
     async def story() -> None:
         async with store_on(listing(["z", "b"], token="1"), listing(["c", "a"]), ordered=False) as (
@@ -486,6 +502,19 @@ def test_expired_credentials_are_fetched_anew_once() -> None:
                 "OLD",
                 "NEW",
             ]
+
+    asyncio.run(story())
+
+
+def test_an_expired_token_is_recognised_without_a_body() -> None:
+    """S3 answers HEAD with 400 and nothing else."""
+    fetched = [AwsCredentials("OLD", "old"), AwsCredentials("NEW", "new")]
+
+    async def story() -> None:
+        source = BlockingCredentials(lambda: fetched.pop(0), min_refresh_seconds=0)
+        found = reply(200, b"", META | {"Content-Length": "7"})
+        async with store_on(reply(400), found, source=source) as (store, _):
+            assert (await store.head("key")).size == 7
 
     asyncio.run(story())
 

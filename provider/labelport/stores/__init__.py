@@ -29,7 +29,11 @@ class ObjectStream(Protocol):
 
 
 class Store(Protocol):
-    """One bucket of one cloud. Every method raises `StoreError`s that name the object's URI."""
+    """One bucket of one cloud, used in one event loop.
+
+    Every method raises `StoreError`s that name the object's URI, and `ConfigurationError` when the
+    store itself is set up wrongly (another region, an untrusted certificate).
+    """
 
     scheme: str
     bucket: str
@@ -53,8 +57,8 @@ class Store(Protocol):
         """Pages of the objects whose key starts with *prefix* and lies in *keys*.
 
         Not *recursive*: objects directly in the folder *prefix* names (delimiter ``/``), with the
-        folders beside them in `Page.prefixes`. An unordered store may give keys out of order but
-        none twice.
+        folders beside them in `Page.prefixes`, each while keys below it may lie in *keys*. An
+        unordered store may give keys out of order but none twice.
 
         Raises:
             BucketNotFound, AccessDenied, StoreUnavailable
@@ -62,7 +66,10 @@ class Store(Protocol):
         ...
 
     async def head(self, key: str) -> ObjectMeta:
-        """What the store knows of one object, without its bytes. Raises `ObjectNotFound`."""
+        """What the store knows of one object, without its bytes.
+
+        Raises `ObjectNotFound`; for a missing bucket too, where the cloud does not tell which.
+        """
         ...
 
     async def read(self, key: str, *, max_bytes: int) -> tuple[bytes, ObjectMeta]:
@@ -72,7 +79,13 @@ class Store(Protocol):
     def open(
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
     ) -> AbstractAsyncContextManager[ObjectStream]:
-        """Stream an object or a range of it; with *etag*, only while it still has that etag."""
+        """Stream an object or a range of it; with *etag*, only while it still has that etag.
+
+        Raises:
+            InvalidRange: no byte of the object lies in the range, as with any range of an empty
+                object.
+            ObjectChanged: the object has another etag.
+        """
         ...
 
     async def put(

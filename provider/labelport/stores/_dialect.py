@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, Protocol
 
@@ -116,10 +116,15 @@ def meta_from_headers(key: str, headers: Mapping[str, str]) -> ObjectMeta:
     """
     content_range = headers.get("Content-Range")
     size = content_range.rpartition("/")[2] if content_range else headers.get("Content-Length", "")
-    modified = headers.get("Last-Modified")
-    return ObjectMeta(
-        key,
-        int(size),
-        headers.get("ETag", "").strip('"'),
-        parsedate_to_datetime(modified).astimezone(UTC) if modified else None,
-    )
+    etag = headers.get("ETag", "").strip('"')
+    return ObjectMeta(key, int(size), etag, _moment(headers.get("Last-Modified")))
+
+
+def _moment(value: str | None) -> datetime | None:
+    """An HTTP date in UTC; None when there is none that can be read."""
+    if value is None:
+        return None
+    try:
+        return parsedate_to_datetime(value).replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -108,15 +108,15 @@ class HttpStore:
         query = wanted if self._ordered else replace(wanted, keys=ALL_KEYS)
         while True:
             listing = await self._list(query)
-            if self._ordered and not listing.ordered:
+            if not listing.ordered:
                 self._ordered = False
-                if keys.after:
+                if query.keys.after:
                     query = replace(wanted, keys=ALL_KEYS)
                     continue
             page, past_the_end = cut(listing, keys)
             if page.objects or page.prefixes:
                 yield page
-            if listing.token is None or (past_the_end and self._ordered):
+            if listing.token is None or (past_the_end and listing.ordered):
                 return
             if listing.token == query.token:
                 raise StoreError("the listing does not advance", uri=self._uri(prefix))
@@ -271,6 +271,8 @@ class HttpStore:
         refusal = self._dialect.read_refusal(body, response.headers)
         status = response.status
         kind = self._dialect.errors.get(refusal.code) or STATUS_ERRORS.get(status, StoreError)
+        if status == 400 and response.method == "HEAD":
+            kind = AccessDenied  # no body says so, but it is what an expired token gets
         detail = " ".join(filter(None, (str(status), refusal.code, without_urls(refusal.message))))
         if kind is StoreUnavailable:
             after = retry_after_seconds(response.headers.get("Retry-After"))

@@ -12,6 +12,7 @@ from labelport.errors import ConfigurationError
 #: Bucket names that a host name can begin with, without a dot: the certificate covers one label.
 _LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_NO_ENDPOINT = "the endpoint of S3 must be a URL such as https://minio.example:9000"
 
 
 class Addressing(StrEnum):
@@ -44,12 +45,16 @@ def place_of(bucket: str, region: str, endpoint: str | None, addressing: Address
     in_path = addressing is Addressing.PATH or (
         addressing is Addressing.AUTO and (endpoint is not None or not _LABEL.fullmatch(bucket))
     )
-    url = urlsplit(endpoint if endpoint is not None else amazon_endpoint(region))
+    try:
+        url = urlsplit(endpoint if endpoint is not None else amazon_endpoint(region))
+        port = url.port
+    except ValueError:
+        raise ConfigurationError(_NO_ENDPOINT) from None
     if url.scheme not in _DEFAULT_PORTS or not url.hostname or url.username or url.query:
-        raise ConfigurationError("the endpoint of S3 must be a URL such as https://host:9000")
+        raise ConfigurationError(_NO_ENDPOINT)
     host = f"[{url.hostname}]" if ":" in url.hostname else url.hostname
-    if url.port and url.port != _DEFAULT_PORTS[url.scheme]:
-        host += f":{url.port}"
+    if port and port != _DEFAULT_PORTS[url.scheme]:
+        host += f":{port}"
     base = url.path.rstrip("/")
     if in_path:
         return Place(f"{url.scheme}://{host}", f"{base}/{quote(bucket, safe='')}")

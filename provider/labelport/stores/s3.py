@@ -86,12 +86,12 @@ class S3Dialect:
     endpoint: str | None = None  #: URL; None: Amazon's in the region
     public_endpoint: str | None = None  #: URL that browsers reach, where it is another one
     addressing: Addressing = Addressing.AUTO
-    #: False where the server is known to list in another order than that of code points.
+    #: False where listings are known to come in another order, such as in directory buckets.
     ordered: bool = True
     #: Sent and signed with every request, such as ``x-amz-request-payer``.
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Sent and signed with every write, such as encryption and storage class.
-    put_arguments: Mapping[str, str] = field(default_factory=dict)
+    put_arguments: Mapping[str, str] = field(default_factory=dict, repr=False)
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC), repr=False)
     scheme: str = field(default="s3", init=False)
 
