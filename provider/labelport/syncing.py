@@ -13,7 +13,7 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -84,10 +84,10 @@ def hold_shard(
         try:
             yield shard
         except BaseException as error:
-            _release(catalog, shard, ShardState.FAILED, queue_seconds, error=_in_words(error))
+            with suppress(SyncLost):
+                _release(catalog, shard, ShardState.FAILED, queue_seconds, error=_in_words(error))
             raise
-    if not _release(catalog, shard, ShardState.DONE, queue_seconds):
-        raise SyncLost(f"run {run_id} lost shard {index} of storage {storage.name}")
+    _release(catalog, shard, ShardState.DONE, queue_seconds)
 
 
 def _take(
@@ -116,13 +116,16 @@ def _release(
     queue_seconds: float,
     *,
     error: str | None = None,
-) -> bool:
-    """Let go of a shard; the run's other shards, or a retry, may wait for a worker a while."""
+) -> None:
+    """Let go of a shard; the run's other shards, or a retry, may wait for a worker a while.
+
+    Raises `SyncLost` when somebody else owns it. The storage's row comes before the shard's here
+    as everywhere, so that nobody deadlocks.
+    """
     with catalog.begin() as connection:
-        mine = shards.release(connection, shard, state, error=error)
-        if mine:
-            runs.ping(connection, shard.storage_id, shard.run_id, lease_seconds=queue_seconds)
-    return mine
+        runs.ping(connection, shard.storage_id, shard.run_id, lease_seconds=queue_seconds)
+        if not shards.release(connection, shard, state, error=error):
+            raise SyncLost(f"run {shard.run_id} lost shard {shard.index}")
 
 
 @contextmanager
@@ -135,9 +138,9 @@ def _beating(
         while not stop.wait(ping_seconds):
             try:
                 with catalog.begin() as connection:
-                    alive = shards.beat(connection, shard) and runs.ping(
+                    alive = runs.ping(
                         connection, shard.storage_id, shard.run_id, lease_seconds=lease_seconds
-                    )
+                    ) and shards.beat(connection, shard)
             except Exception:  # a thread's edge: the database may be back at the next beat
                 log.exception("shard %d of run %s could not beat", shard.index, shard.run_id)
                 continue

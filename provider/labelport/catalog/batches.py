@@ -220,14 +220,15 @@ class BatchWriter:
         ids: Sequence[int],
     ) -> Iterator[tuple[object, ...]]:
         project, overlap = self._storage.project_id, self._overlap
-        for number, (target, task) in enumerate(inserts):
-            done = sum(not a.was_cancelled for a in task.annotations) if task.annotations else 0
+        for number, (target, task) in enumerate(inserts, inner_id):
+            row, data, annotations, predictions, allow_skip, meta, row_group = task
+            done = sum(not a.was_cancelled for a in annotations) if annotations else 0
             values = (
-                *(project, inner_id + number, task.data, task.meta, overlap, task.allow_skip),
-                *(done >= overlap, done, len(task.annotations) - done, len(task.predictions)),
-                *(object_ids[id(target)], task.row_group, task.row),
+                *(project, number, data, meta, overlap, allow_skip, done >= overlap, done),
+                *(len(annotations) - done, len(predictions)),
+                *(object_ids[id(target)], row_group, row),
             )
-            yield (ids[number], *values) if ids else values
+            yield (ids[number - inner_id], *values) if ids else values
 
     def _save_labels(
         self, connection: sa.Connection, saved: Sequence[tuple[int, tuple[Target, TaskRow]]]
@@ -288,9 +289,10 @@ class BatchWriter:
         targets = {piece.target.meta.key: piece.target for piece in batch.pieces}
         with self._catalog.read() as connection:
             known = objects.by_key(connection, self._storage.id, targets)
-        for key, found in known.items():
-            targets[key].id = found.id
-            targets[key].revisited = True
+        for key, target in targets.items():
+            found = known.get(key)
+            target.id = found.id if found else None
+            target.revisited = found is not None
 
     def _maximum_annotations(self) -> int:
         with self._catalog.read() as connection:
@@ -362,7 +364,7 @@ def _move_on(connection: sa.Connection, pieces: Sequence[Piece]) -> None:
     """Note where objects that the catalog knows stand now."""
     if not pieces:
         return
-    connection.execute(
+    moved = connection.execute(
         import_objects.update()
         .where(import_objects.c.id == sa.bindparam("object_id"))
         .values({name: sa.bindparam(f"new_{name}") for name in _PROGRESS_COLUMNS}),
@@ -380,7 +382,9 @@ def _move_on(connection: sa.Connection, pieces: Sequence[Piece]) -> None:
             }
             for target, state, _, rows_done, rows_failed, byte_offset in pieces
         ],
-    )
+    ).rowcount
+    if moved != len(pieces):
+        raise bulk.Conflict  # somebody deleted an object's last task, and the object with it
 
 
 def _replace_data(connection: sa.Connection, updates: Sequence[tuple[int, str]]) -> None:
@@ -402,14 +406,10 @@ def _replace_data(connection: sa.Connection, updates: Sequence[tuple[int, str]])
 
 
 def _timestamps(connection: sa.Connection) -> Callable[[datetime | None], datetime | str | None]:
-    """How a driver wants an aware datetime."""
+    """How a driver wants a datetime, which is in UTC."""
     if connection.dialect.name == "postgresql":
         return lambda moment: moment
-    return lambda moment: (
-        None
-        if moment is None
-        else moment.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
-    )
+    return lambda moment: moment and moment.isoformat(" ")[: -len("+00:00")]
 
 
 def _storable(key: str) -> str:
