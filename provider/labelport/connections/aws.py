@@ -115,7 +115,7 @@ def _fetch(found: Any) -> AwsCredentials:
     return AwsCredentials(now.access_key, now.secret_key, now.token)
 
 
-def _place(session: Any, hook: Any, bucket: str) -> tuple[str, Addressing]:
+def _place(session: Any, hook: Any, bucket: str) -> tuple[str | None, Addressing]:
     """The endpoint, and where its URLs name *bucket*: read off a URL that botocore makes.
 
     So every setting counts that botocore knows: endpoints in the connection, the environment and
@@ -137,13 +137,18 @@ def _place(session: Any, hook: Any, bucket: str) -> tuple[str, Addressing]:
     path = url.path.rstrip("/")
     if url.netloc.startswith(f"{bucket}."):
         host = url.netloc.removeprefix(f"{bucket}.")
-        return f"{url.scheme}://{host}{path}", Addressing.VIRTUAL
+        return _endpoint(url.scheme, host, path), Addressing.VIRTUAL
     if path.endswith("/" + quote(bucket, safe="")):
         base = path.removesuffix("/" + quote(bucket, safe=""))
-        return f"{url.scheme}://{url.netloc}{base}", Addressing.PATH
+        return _endpoint(url.scheme, url.netloc, base), Addressing.PATH
     raise ConfigurationError(
         f"{bucket!r} is not the name of a bucket; of an access point, write its alias"
     )
+
+
+def _endpoint(scheme: str, host: str, path: str) -> str | None:
+    # botocore presigns for Amazon's global endpoint, which redirects; None is the region's own.
+    return None if host == "s3.amazonaws.com" else f"{scheme}://{host}{path}"
 
 
 def _tls(verify: bool | str | None) -> ssl.SSLContext | bool:
@@ -161,10 +166,11 @@ def _tls(verify: bool | str | None) -> ssl.SSLContext | bool:
         raise ConfigurationError(f"verify: {verify} holds no certificates: {exc}") from exc
 
 
-def _proxy(hook: Any, endpoint: str) -> str | None:
+def _proxy(hook: Any, endpoint: str | None) -> str | None:
     """The HTTP proxy on the way to *endpoint*, from ``config_kwargs`` or the environment."""
     from botocore.utils import get_environ_proxies
 
+    endpoint = endpoint or "https://s3.amazonaws.com"
     proxies = hook.config.proxies or get_environ_proxies(endpoint)
     proxy: str | None = proxies.get(urlsplit(endpoint).scheme)
     return proxy
