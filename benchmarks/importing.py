@@ -1,0 +1,179 @@
+"""How fast tasks are made, and in how much memory: ``python benchmarks/importing.py [--quick]``.
+
+Every measurement is a process of its own; ratios are against `baseline` on the same database in
+the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from baseline import tasks_per_second
+from generated import GeneratedStore
+from labelport.catalog import Catalog, projects, storages, upgrading
+from labelport.importing import import_storage
+from labelport.model import Storage, SyncState
+from labelport.stores import Store
+from labelport.stores._http import HttpStore
+from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
+from labelport.stores.local import LocalStore
+from labelport.stores.s3 import S3Dialect
+from servers import S3Server, postgres_server, weed_server
+
+ROW = '{{"text": "row number {0} of a file with some words in it", "image": "s3://b/{0}.jpg"}}'
+
+
+def main() -> None:
+    arguments = _arguments()
+    if arguments.child:
+        print(json.dumps(_child(**json.loads(arguments.child))))
+        return
+    scale = 10 if arguments.quick else 1
+    with tempfile.TemporaryDirectory(prefix="labelport-") as folder:
+        for name, url in _databases(Path(folder)):
+            _measure_database(name, url, Path(folder), scale)
+        _measure_objects(Path(folder), scale)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _databases(folder: Path) -> Iterator[tuple[str, str]]:
+    yield "SQLite", f"sqlite:///{folder}/catalog.db"
+    with postgres_server() as server:
+        yield "PostgreSQL", server.url()
+
+
+def _measure_database(name: str, url: str, folder: Path, scale: int) -> None:
+    with Catalog(url) as catalog:
+        upgrading.upgrade(catalog)
+        baseline = tasks_per_second(catalog.engine, 4_000 // scale)
+    print(f"\n{name}: one ORM transaction per task: {baseline:,.0f} tasks/s")
+    keys = 200_000 // scale
+    first = _run(url, "media", source="generated", count=keys)
+    _tell(f"import of {keys:,} media keys", first, keys, baseline)
+    again = _run(url, "media", source="generated", count=keys)
+    _tell("re-sync of the same keys", again, keys)
+    for count in (100_000 // scale, 1_000_000 // scale):
+        _tell(f"{count:,} keys", _run(url, f"flat{count}", source="generated", count=count), count)
+    rows = 1_000_000 // scale
+    _row_file(folder / "lines" / "rows.jsonl", rows)
+    _tell(f"JSONL of {rows:,} rows", _run(url, "lines", source=str(folder), count=rows), rows)
+
+
+def _measure_objects(folder: Path, scale: int) -> None:
+    url = f"sqlite:///{folder}/objects.db"
+    with Catalog(url) as catalog:
+        upgrading.upgrade(catalog)
+    print("\nSeaweedFS on loopback, SQLite")
+    with weed_server() as server:
+        count = 5_000 // scale
+        asyncio.run(_fill(server, count))
+        run = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
+        _tell(f"{count:,} one-task JSON objects", run, count)
+        listing = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
+        _tell("re-sync of them (listing and comparing)", listing, count)
+
+
+def _tell(what: str, run: dict[str, float], count: int, baseline: float | None = None) -> None:
+    rate = count / run["seconds"]
+    ratio = f", {rate / baseline:.0f}x" if baseline else ""
+    print(f"  {what:42} {rate:>10,.0f}/s{ratio:>6}   peak {run['megabytes']:.0f} MB")
+
+
+def _row_file(path: Path, rows: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        file.writelines(ROW.format(number) + "\n" for number in range(rows))
+
+
+def _keys(server: S3Server) -> dict[str, str]:
+    return {"key": server.access_key_id, "secret": server.secret_access_key}
+
+
+async def _fill(server: S3Server, count: int) -> None:
+    store = _s3(server.endpoint, _keys(server))
+    server.client().create_bucket(Bucket="objects")
+    gate = asyncio.Semaphore(32)
+
+    async def put(number: int) -> None:
+        async with gate:
+            await store.put(f"tasks/{number:06}.json", ROW.format(number).encode())
+
+    await asyncio.gather(*(put(number) for number in range(count)))
+    await store.close()
+
+
+def _run(url: str, name: str, **spec: object) -> dict[str, float]:
+    child = json.dumps({"url": url, "name": name, **spec})
+    done = subprocess.run(
+        [sys.executable, __file__, "--child", child], check=True, capture_output=True, text=True
+    )
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
+
+
+def _child(
+    url: str, name: str, source: str, count: int, server: dict[str, str] | None = None
+) -> dict[str, float]:
+    with Catalog(url) as catalog:
+        storage, open_store = _source(catalog, name, source, count, server)
+        begun = time.perf_counter()
+        state = import_storage(catalog, open_store, storage, job="benchmark")
+        seconds = time.perf_counter() - begun
+    _check(state, count)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": seconds, "megabytes": peak}
+
+
+def _check(state: SyncState, count: int) -> None:
+    counters = state.counters
+    assert state.status == "completed", state.traceback
+    assert counters.created + counters.existed == count, counters
+
+
+def _source(
+    catalog: Catalog, name: str, source: str, count: int, server: dict[str, str] | None
+) -> tuple[Storage, Callable[[Storage], Store]]:
+    if source == "generated":
+        storage = _storage(catalog, name, "memory://generated/", blob=True)
+        return storage, lambda _: GeneratedStore(count)
+    if server:
+        storage = _storage(catalog, name, "s3://objects/tasks", blob=False)
+        return storage, lambda _: _s3(source, server)
+    storage = _storage(catalog, name, f"file://{name}/", blob=False)
+    return storage, lambda _: LocalStore(source, name)
+
+
+def _storage(catalog: Catalog, name: str, location: str, *, blob: bool) -> Storage:
+    with catalog.begin() as connection:
+        for storage in storages.list_all(connection):
+            if storage.name == name:
+                return storage
+        project = projects.add(connection, name)
+        return storages.add(connection, project.id, name, location, use_blob_urls=blob)
+
+
+def _s3(endpoint: str, keys: dict[str, str]) -> Store:
+    credentials = FixedCredentials(AwsCredentials(keys["key"], keys["secret"]))
+    return HttpStore(S3Dialect("objects", credentials, endpoint=endpoint))
+
+
+if __name__ == "__main__":
+    main()
