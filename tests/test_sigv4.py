@@ -13,9 +13,9 @@ from botocore.config import Config
 
 from labelport.errors import ConfigurationError, InvalidKey
 from labelport.stores._dialect import ListingQuery
-from labelport.stores._s3_endpoint import amazon_endpoint
+from labelport.stores._s3_endpoint import Addressing, amazon_endpoint
 from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
-from labelport.stores.s3 import Addressing, S3Dialect
+from labelport.stores.s3 import S3Dialect
 
 KEYS = [
     "plain.json",
