@@ -56,6 +56,7 @@ class Array:
             yield from self._search()
         if not self._done:
             yield from self._cut_off()
+        yield from self._after()
 
     @property
     def _done(self) -> bool:
@@ -116,11 +117,11 @@ class Array:
     def _sound_rows(self, elements: list[bytes]) -> Iterator[Rows]:
         """The rows up to the first element that is broken, behind which nothing is certain."""
         sound = len(elements)
-        if _parse(b",".join(elements)) is None:
+        if len(_parse(b",".join(elements)) or ()) != sound:
             sound = next((i for i, each in enumerate(elements) if self._broken(each)), sound)
         yield from self._rows(elements[:sound])
         if sound < len(elements):
-            error = refusing.explain(elements[sound])
+            error = refusing.explain(elements[sound].strip())
             yield self._stop(f"{error.reason}; nothing from this row on can be read")
 
     def _broken(self, element: bytes) -> bool:
@@ -129,10 +130,8 @@ class Array:
             return False
         try:
             _ELEMENT.decode(element)
-        except RecursionError:
-            return False
-        except DecodeError:
-            return isinstance(refusing.explain(element), refusing.Unreadable)
+        except (DecodeError, RecursionError):
+            return not refusing.whole(element)
         return False
 
     def _cut_off(self) -> Iterator[Rows]:
@@ -141,7 +140,9 @@ class Array:
         if self._skipping:
             yield self._stop(f"{self._reader.too_large().reason}, and the object ends inside it")
         elif rest.strip() and self._broken(rest):
-            yield self._stop(f"the object ends inside this row: {refusing.explain(rest).reason}")
+            yield self._stop(
+                f"the object ends inside this row: {refusing.explain(rest.strip()).reason}"
+            )
         else:
             yield from self._rows([rest] if rest.strip() else [])
             yield self._stop("the array is never closed: the object is cut off", row=False)

@@ -11,7 +11,7 @@ _STRING = rb'"' + _STRING_REST.pattern + rb'"'
 _NESTED = re.compile(rb'[^"\[\]{}]*+(?:%b[^"\[\]{}]*+)*+' % _STRING, re.DOTALL)
 _OUTER = re.compile(rb'[^"\[\]{},]*+(?:%b[^"\[\]{},]*+)*+' % _STRING, re.DOTALL)
 
-_QUOTE, _COMMA, _BACKSLASH = b'",\\'
+_QUOTE, _COMMA, _BACKSLASH, _END = b'",\\]'
 _OPENING, _CLOSING = b"[{", b"]}"
 
 
@@ -41,9 +41,9 @@ class ElementScan:
                 self._depth += 1
             elif byte in _CLOSING and self._depth:
                 self._depth -= 1
-            elif byte in _CLOSING:
+            elif byte == _END:
                 self.closed = self.position
-            else:
+            elif byte == _QUOTE:
                 self._in_string = True
             self.position += 1
 

@@ -17,41 +17,39 @@ SHALLOW = 2 * MAX_DEPTH
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
 
-# Every digit becomes 0, so that one search finds all numbers with a long exponent.
-_FOLD = bytes.maketrans(b"123456789E+", b"000000000e-")
-_BIG_EXPONENTS = (b"0e000", b"0e-000")
+# Every digit and sign becomes 0, so that one search finds all numbers with a long exponent.
+_FOLD = bytes.maketrans(b"123456789E+-", b"000000000e00")
+_LONG_EXPONENT = b"0e000"
+_BIG_EXPONENT = re.compile(rb"[eE][+-]?\d{3}")
 _MANY_DIGITS = b"0" * 200
+_LENIENT = json.JSONDecoder(strict=False, parse_int=len, parse_float=len, parse_constant=len)
 _LARGEST_EXPONENT = 400
 _MOST_DIGITS = 1000
 
 
-class Unreadable(FormatError):
-    """The text is no JSON, so that nobody knows where the row really ends."""
-
-
 def suspicious(block: bytes) -> bool:
     """Whether some row of *block* may hold what :func:`refuse` refuses; never a false no."""
-    if b"\\u0000" in block or _suspicious_number(block):
+    if b"\\" in block and b"\\u0000" in block:
         return True
-    try:
-        block.decode()
-    except UnicodeDecodeError:
-        return True
-    return False
+    if not block.isascii():
+        try:
+            block.decode()
+        except UnicodeDecodeError:
+            return True
+    return _suspicious_number(block)
 
 
 def _suspicious_number(block: bytes) -> bool:
     folded = block.translate(_FOLD)
     if _MANY_DIGITS in folded:
         return True
-    for exponent in _BIG_EXPONENTS:
-        at = folded.find(exponent)
-        while at >= 0:
-            # In a string such as a checksum, what stands before the digits gives it away.
-            before = folded[max(at - len(_MANY_DIGITS), 0) : at + 1].rstrip(b"0.-")[-1:]
-            if before in b":,[ \t\r\n":
-                return True
-            at = folded.find(exponent, at + 1)
+    at = folded.find(_LONG_EXPONENT)
+    while at >= 0:
+        # In a string such as a checksum, what stands before the digits gives it away.
+        before = folded[max(at - len(_MANY_DIGITS), 0) : at + 1].rstrip(b"0.")[-1:]
+        if before in b":,[ \t\r\n" and _BIG_EXPONENT.match(block, at + 1):
+            return True
+        at = folded.find(_LONG_EXPONENT, at + 1)
     return False
 
 
@@ -88,8 +86,22 @@ def too_deep() -> FormatError:
     return FormatError(f"nested deeper than {MAX_DEPTH} levels", "Flatten the row")
 
 
+def whole(row: bytes) -> bool:
+    """Whether *row* is one value for a parser that bears every fault but those of the grammar.
+
+    If so, it ends where it seems to end, although no database may have it.
+    """
+    try:
+        _LENIENT.decode(row.decode(errors="replace"))
+    except json.JSONDecodeError:
+        return False
+    except RecursionError:
+        return True
+    return True
+
+
 def explain(row: bytes) -> FormatError:
-    """Why the parser refused *row*; Unreadable when even a lenient parser finds no whole value."""
+    """Why the parser refused *row*, the most telling fault first."""
     try:
         refuse(row)
         text = row.decode()
@@ -120,7 +132,7 @@ def _refuse_numbers(text: str) -> None:
     try:
         lenient.decode(text)
     except json.JSONDecodeError as error:
-        raise Unreadable(
+        raise FormatError(
             f"invalid JSON at character {error.pos}: {error.msg}",
             "Repair the row; a JSON library writes it correctly",
         ) from None

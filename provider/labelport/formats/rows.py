@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from msgspec import UNSET, MsgspecError, Raw, ValidationError
+from msgspec import MsgspecError, Raw, ValidationError
 from msgspec.json import Decoder
 
 from labelport.errors import FormatError
@@ -20,6 +20,9 @@ PIECE_BYTES = 2**20
 
 Body = bytes | Raw
 
+_FAULTS = (FormatError, MsgspecError, RecursionError)
+
+_PLAIN: Callable[[Body], shapes.Plain] = Decoder(shapes.Plain).decode
 _SHAPE: Callable[[Body], shapes.Shape] = Decoder(shapes.Shape).decode
 
 
@@ -47,12 +50,11 @@ class RowReader:
 
     def read(self, bodies: Sequence[Body], row: int, end: int) -> Rows:
         """The rows *bodies*, numbered from *row*; a blank one is only counted."""
-        block = b"\n".join(bodies)
-        if len(block) <= self.max_row_bytes and not refusing.suspicious(block):
-            rows, wrapped = self._rows(bodies, row, end, careful=False)
-            if block.count(b'"data"') <= wrapped:
-                return rows
-        return self._rows(bodies, row, end, careful=True)[0]
+        tasks = self._quick(bodies, row)
+        problems: list[Problem] = []
+        if tasks is None:
+            tasks = self._careful(bodies, row, problems)
+        return Rows(tasks, problems, row + len(bodies), end)
 
     def problem(self, row: int | None, error: FormatError) -> Problem:
         return Problem(self.key, row, error.reason, error.remedy)
@@ -62,33 +64,57 @@ class RowReader:
             f"larger than {self.max_row_bytes:,} bytes", "Split it, or raise the limit of a row"
         )
 
-    def _rows(
-        self, bodies: Sequence[Body], row: int, end: int, *, careful: bool
-    ) -> tuple[Rows, int]:
-        """The rows, and how many of the tasks came from a row with a ``data`` key."""
+    def _quick(self, bodies: Sequence[Body], row: int) -> list[TaskRow] | None:
+        """The tasks of *bodies*, or None if any of them needs a closer look."""
+        block = b",".join(bodies)
+        if len(block) > self.max_row_bytes or refusing.suspicious(block):
+            return None
+        try:
+            return _plain_tasks(block, bodies, row)
+        except ValidationError:  # the first row has other keys, most likely
+            pass
+        except _FAULTS:
+            return None
+        try:
+            return _tasks(block, bodies, row)
+        except _FAULTS:
+            return None
+
+    def _careful(self, bodies: Sequence[Body], row: int, problems: list[Problem]) -> list[TaskRow]:
+        """The tasks of those *bodies* that have no fault; each other one is added to *problems*."""
         tasks: list[TaskRow] = []
-        problems: list[Problem] = []
-        bare = 0
-        for number, body in enumerate(bodies, row):
+        for number, body in enumerate(map(bytes, bodies), row):
             try:
-                shape = self._careful_shape(bytes(body)) if careful else _SHAPE(body)
-                tasks.append(shapes.task(shape, body, number))
-                if shape.data is UNSET:
-                    bare += 1
-            except (FormatError, MsgspecError, RecursionError) as error:
-                text = bytes(body)
-                if text and not text.isspace():
-                    problems.append(self.problem(number, _explain(text, error)))
-        return Rows(tasks, problems, row + len(bodies), end), len(tasks) - bare
+                tasks.append(shapes.task(self._careful_shape(body), body, number))
+            except _FAULTS as error:
+                if body and not body.isspace():
+                    problems.append(self.problem(number, _explain(body.strip(), error)))
+        return tasks
 
     def _careful_shape(self, body: bytes) -> shapes.Shape:
         """The shape of a row out of a block in which something may be wrong."""
         if len(body) > self.max_row_bytes:
             raise self.too_large()
+        body = body.strip()
         refusing.refuse(body)
         shape = _SHAPE(body)
         shapes.refuse_repeated(body)
         return shape
+
+
+def _plain_tasks(block: bytes, bodies: Sequence[Body], row: int) -> list[TaskRow] | None:
+    found = [_PLAIN(body) for body in bodies]
+    return None if block.count(b'"data"') > len(found) else shapes.plain_tasks(found, row)
+
+
+def _tasks(block: bytes, bodies: Sequence[Body], row: int) -> list[TaskRow] | None:
+    found = [_SHAPE(body) for body in bodies]
+    if shapes.repeated(block, found):
+        return None
+    return [
+        shapes.task(shape, body, number)
+        for number, (shape, body) in enumerate(zip(found, bodies, strict=True), row)
+    ]
 
 
 def _explain(body: bytes, error: Exception) -> FormatError:

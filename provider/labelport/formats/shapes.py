@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import count, repeat
+from operator import attrgetter
 
 from msgspec import UNSET, Raw, Struct, UnsetType
 
@@ -14,7 +16,7 @@ from labelport.model import AnnotationRow, PredictionRow, TaskRow
 
 #: What the author of a misshapen row does.
 REMEDY = 'Write the row as {"data": {…}}, or as the data alone'
-_LABEL_KEYS = ("annotations", "completions", "predictions")
+_PRECIOUS = ("data", "annotations", "completions", "predictions")
 
 
 class Person(Struct, gc=False):
@@ -40,6 +42,12 @@ class Prediction(Struct, gc=False):
     model_version: str | None = None
 
 
+class Plain(Struct, gc=False, forbid_unknown_fields=True):
+    """The row of most files: data, and nothing else."""
+
+    data: Raw
+
+
 class Shape(Struct, gc=False):
     """A row whose JSON is sound; without ``data``, the row itself is the data."""
 
@@ -51,60 +59,74 @@ class Shape(Struct, gc=False):
     meta: Raw | UnsetType = UNSET
 
 
+def plain_tasks(rows: Iterable[Plain], first: int) -> list[TaskRow]:
+    """The tasks of *rows*, which are numbered from *first*."""
+    texts = [str(row.data, "utf-8") for row in rows]
+    if len(max(texts, key=len)) > SHALLOW or {text[:2] for text in texts} != {'{"'}:
+        texts = [_data(row) for row in texts]
+    defaults = TaskRow(0, "")[2:]
+    # A loop that calls TaskRow would take several times as long.
+    return list(map(TaskRow._make, zip(count(first), texts, *map(repeat, defaults))))
+
+
 def task(shape: Shape, body: bytes | Raw, row: int) -> TaskRow:
     """The task of a row; *body* is the whole row. FormatError says what is wrong with it."""
-    labels = _labelled(shape)
-    if labels:
-        refuse_repeated(bytes(body))
     if shape.data is UNSET:
-        if labels:
-            raise FormatError(f'"{labels[0]}" without "data"', REMEDY)
-        return TaskRow(row, _data(body))
+        lost = next((name for name in _PRECIOUS if getattr(shape, name) is not UNSET), None)
+        if lost:
+            raise FormatError(f'"{lost}" without "data"', REMEDY)
+        return TaskRow(row, _data(str(body, "utf-8").strip()))
     if shape.annotations and shape.completions:
         raise FormatError('both "annotations" and "completions"', "Keep one of the two")
+    annotations = shape.annotations or shape.completions
     return TaskRow(
         row,
-        _data(shape.data),
-        [_annotation(each) for each in shape.annotations or shape.completions or ()],
-        [_prediction(each) for each in shape.predictions or ()],
-        _flag(shape.allow_skip),
-        _meta(shape.meta),
+        _data(str(shape.data, "utf-8")),
+        [_annotation(each) for each in annotations] if annotations else (),
+        [_prediction(each) for each in shape.predictions] if shape.predictions else (),
+        shape.allow_skip is UNSET or _flag(shape.allow_skip),
+        None if shape.meta is UNSET else _meta(shape.meta),
     )
 
 
+def repeated(block: bytes, shapes: Sequence[Shape]) -> bool:
+    """Whether a row of *block* may have a key twice, so that one value would be lost."""
+    for name in _PRECIOUS:
+        having = len(shapes) - list(map(attrgetter(name), shapes)).count(UNSET)
+        if having and block.count(b'"%b"' % name.encode()) > having:
+            return True
+    return False
+
+
 def refuse_repeated(body: bytes) -> None:
-    """Raise FormatError if a key that matters stands twice in the row: one would be lost."""
-    for name in ("data", *_LABEL_KEYS):
-        if body.count(b'"%b"' % name.encode()) > 1:
-            pairs = json.JSONDecoder(object_pairs_hook=list).decode(body.decode())
-            if [key for key, _ in pairs].count(name) > 1:
-                raise FormatError(f'"{name}" stands twice in the row', "Keep one of the two")
+    """Raise FormatError if a row, which is sound JSON, has a key twice that must not be lost."""
+    if all(body.count(b'"%b"' % name.encode()) < 2 for name in _PRECIOUS):
+        return
+    pairs = json.JSONDecoder(object_pairs_hook=list).decode(body.decode())
+    names = [name for name, _ in pairs]
+    for name in _PRECIOUS:
+        if names.count(name) > 1:
+            raise FormatError(f'"{name}" stands twice in the row', "Keep one of the two")
 
 
-def _labelled(shape: Shape) -> Sequence[str]:
-    return [name for name in _LABEL_KEYS if getattr(shape, name) is not UNSET]
-
-
-def _data(raw: bytes | Raw) -> str:
-    text = _text(raw).strip()
+def _data(text: str) -> str:
+    if len(text) > SHALLOW:
+        refuse_depth(text)
+    if text[:2] == '{"':
+        return text
     if text[0] != "{":
         raise FormatError('"data" is not an object', REMEDY)
-    if text[1] != '"' and not text[1:-1].strip():
+    if not text[1:-1].strip():
         raise FormatError("empty: the task has no data", REMEDY)
     return text
 
 
-def _text(raw: bytes | Raw) -> str:
-    text = str(raw, "utf-8")
-    if len(text) > SHALLOW:
-        refuse_depth(text)
-    return text
-
-
 def _result(raw: Raw) -> str:
-    text = _text(raw)
+    text = str(raw, "utf-8")
     if text[0] != "[":
         raise FormatError('"result" is not a list', 'Write the labels as "result": […]')
+    if len(text) > SHALLOW:
+        refuse_depth(text)
     return text
 
 
@@ -112,11 +134,11 @@ def _annotation(shape: Annotation) -> AnnotationRow:
     return AnnotationRow(
         _result(shape.result),
         _who(shape.completed_by),
-        bool(shape.was_cancelled),
-        bool(shape.ground_truth),
+        shape.was_cancelled is True,
+        shape.ground_truth is True,
         shape.lead_time,
-        _utc(shape.created_at),
-        _utc(shape.updated_at),
+        shape.created_at and _utc(shape.created_at),
+        shape.updated_at and _utc(shape.updated_at),
     )
 
 
@@ -130,10 +152,8 @@ def _who(person: int | str | Person | None) -> str | None:
     return None if person is None or person == "" else str(person)
 
 
-def _utc(moment: datetime | None) -> datetime | None:
+def _utc(moment: datetime) -> datetime:
     """*moment* in UTC, which is also what a time without a zone is taken for."""
-    if moment is None:
-        return None
     if moment.tzinfo is None:
         return moment.replace(tzinfo=UTC)
     try:
@@ -142,9 +162,7 @@ def _utc(moment: datetime | None) -> datetime | None:
         raise FormatError(f"{moment} is no time that UTC has", "Correct the time") from None
 
 
-def _flag(raw: Raw | UnsetType) -> bool:
-    if raw is UNSET:
-        return True
+def _flag(raw: Raw) -> bool:
     match bytes(raw):
         case b"true" | b"null":
             return True
@@ -153,10 +171,11 @@ def _flag(raw: Raw | UnsetType) -> bool:
     raise FormatError('"allow_skip" is neither true nor false', "Write true or false")
 
 
-def _meta(raw: Raw | UnsetType) -> str | None:
-    if raw is UNSET or bytes(raw) == b"null":
+def _meta(raw: Raw) -> str | None:
+    text = str(raw, "utf-8")
+    if text == "null":
         return None
-    text = _text(raw)
     if text[0] != "{":
         raise FormatError('"meta" is not an object', 'Write "meta": {…}')
+    refuse_depth(text)
     return text
