@@ -171,9 +171,10 @@ def test_waiting_grows_until_the_attempts_are_used_up() -> None:
 
     async def story() -> None:
         async with store_on(*[reply(503)] * 9, slept=slept) as (store, server):
-            with pytest.raises(StoreUnavailable, match="503"):
-                await store.head("key")
+            with pytest.raises(StoreUnavailable, match="s3://bucket/key: 503, 4 times") as caught:
+                await store.read("key", max_bytes=9)
 
+            assert type(caught.value) is StoreUnavailable
             assert len(server.heard) == 4
 
     asyncio.run(story())

@@ -158,6 +158,11 @@ def test_names_that_are_not_utf_8_are_listed_as_they_are(bucket: Path, store: Lo
     assert read(store, "bad\udcff.json") == b"1"
 
 
+def test_a_key_no_file_system_can_write_is_refused(store: LocalStore) -> None:
+    with pytest.raises(InvalidKey):
+        asyncio.run(store.put("lone\ud800surrogate", b"1"))
+
+
 def test_a_file_written_to_while_it_is_read_is_another(bucket: Path, store: LocalStore) -> None:
     (bucket / "grows").write_bytes(bytes(3 << 20))
 

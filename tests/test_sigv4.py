@@ -45,7 +45,7 @@ def pair(
     """A botocore client, and the arguments of a dialect for the same place."""
     credentials = AwsCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCY", token)
     automatic = "path" if place.get("endpoint") or "." in bucket else "virtual"
-    style = str(place.get("addressing", automatic))
+    style: Any = str(place.get("addressing", automatic))
     client = boto3.client(
         "s3",
         aws_access_key_id=credentials.access_key_id,

@@ -89,7 +89,11 @@ class HttpClient:
     async def send(
         self, uri: str, build: Callable[[], Awaitable[Request]], consume: Consume[T]
     ) -> T:
-        """Build, send and consume until one attempt succeeds; each attempt is signed anew."""
+        """Build, send and consume until one attempt succeeds; each attempt is signed anew.
+
+        Raises:
+            StoreUnavailable: every attempt failed in a way that may pass.
+        """
         failures = 0
         refreshed = False
         while True:
@@ -103,8 +107,8 @@ class HttpClient:
             except Busy as busy:
                 failures += 1
                 if failures >= self._transport.retry.attempts:
-                    raise
-                log.debug("attempt %d of %s failed: %s", failures, request.method, busy)
+                    raise StoreUnavailable(f"{busy}, {failures} times", uri=uri) from None
+                log.debug("%s %s, attempt %d: %s", request.method, uri, failures, busy)
                 await self._transport.retry.wait(failures, busy.after_seconds)
 
     async def _attempt(self, request: Request, uri: str, consume: Consume[T]) -> T:
@@ -116,17 +120,17 @@ class HttpClient:
             body = await whole(response, MAX_REFUSAL_BYTES)
         except aiohttp.ClientConnectorCertificateError as failure:
             reason = f"the certificate of {failure.host} is not trusted"
-            error: LabelportError = ConfigurationError(f"{uri}: {reason}")
+            error: Exception = ConfigurationError(f"{uri}: {reason}")
         except aiohttp.InvalidURL:
             error = ConfigurationError(f"{uri}: the endpoint is no URL")
         except TRANSPORT_ERRORS as failure:
-            error = Busy(f"the connection failed: {type(failure).__name__}", uri=uri)
+            error = Busy(f"the connection failed ({type(failure).__name__})")
         else:
             error = self._error(response, body, uri)
         # Outside of the handlers: the text of aiohttp's errors may hold the signed URL.
         raise error
 
-    def _error(self, response: aiohttp.ClientResponse, body: bytes, uri: str) -> LabelportError:
+    def _error(self, response: aiohttp.ClientResponse, body: bytes, uri: str) -> Exception:
         """What a refusal means to us."""
         refusal = self._dialect.read_refusal(body, response.headers)
         status = response.status
@@ -135,8 +139,7 @@ class HttpClient:
             kind = AccessDenied  # no body says so, but it is what an expired token gets
         detail = " ".join(filter(None, (str(status), refusal.code, without_urls(refusal.message))))
         if kind is StoreUnavailable:
-            after = retry_after_seconds(response.headers.get("Retry-After"))
-            return Busy(detail, uri=uri, after_seconds=after)
+            return Busy(detail, retry_after_seconds(response.headers.get("Retry-After")))
         if issubclass(kind, StoreError):
             return kind(detail, uri=uri)
         return kind(f"{uri}: {detail}")

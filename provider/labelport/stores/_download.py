@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import aiohttp
 
-from labelport.errors import InvalidRange, ObjectChanged, StoreError
+from labelport.errors import InvalidRange, ObjectChanged, StoreError, StoreUnavailable
 from labelport.model import ByteRange, ObjectMeta
 from labelport.stores._dialect import Dialect
-from labelport.stores._retrying import Busy, RetryPolicy
+from labelport.stores._retrying import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ class Download:
                 reason = type(failure).__name__
             fruitless = 1 if self._position > before else fruitless + 1
             if fruitless >= self._retry.attempts:
-                raise Busy(f"reading broke off at byte {self._position}: {reason}", uri=self._uri)
+                raise StoreUnavailable(
+                    f"reading broke off at byte {self._position}: {reason}", uri=self._uri
+                )
             log.debug("resuming %s at byte %d: %s", self._uri, self._position, reason)
             await self._retry.wait(fruitless)
             await self._resume()
@@ -79,7 +81,9 @@ class Download:
         """Ask for the rest of the same version of the object."""
         self.close()
         if not self.meta.etag:
-            raise Busy("reading broke off, and the store gives no etag to resume by", uri=self._uri)
+            raise StoreUnavailable(
+                "reading broke off, and the store gives no etag to resume by", uri=self._uri
+            )
         headers = {"Range": http_range(self._position, self._stop)}
         self._response = await self._get(headers | dict(self._dialect.if_match(self.meta.etag)))
         self._checked(self._response, self.meta.etag)

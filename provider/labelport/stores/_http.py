@@ -89,7 +89,7 @@ class HttpStore:
             try:
                 return self._dialect.read_listing(body, response.headers)
             except ValueError as garbled:
-                raise Busy(f"the answer is no listing: {garbled}", uri=uri) from None
+                raise Busy(f"the answer is no listing: {garbled}") from None
 
         try:
             return await self._client.send(uri, lambda: self._dialect.listing(query), consume)

@@ -31,6 +31,10 @@ def segments(key: str, uri: str) -> list[str]:
     parts = key.split("/")
     if any(p in ("", ".", "..") or "\0" in p or p.startswith(TEMPORARY) for p in parts):
         raise InvalidKey("no file can have this key", uri=uri)
+    try:
+        os.fsencode(key)
+    except UnicodeEncodeError:
+        raise InvalidKey("no file can have this key", uri=uri) from None
     return parts
 
 

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from labelport.errors import StoreUnavailable
 
+class Busy(Exception):
+    """One attempt failed in a way that may pass. Never leaves the stores.
 
-class Busy(StoreUnavailable):
-    """One attempt failed in a way that may pass; ``after_seconds`` is what the store asked for."""
+    :param reason: without URLs, for it ends up in the error when no attempt is left.
+    :param after_seconds: how long the store asked to be left alone.
+    """
 
-    def __init__(self, message: str, *, uri: str, after_seconds: float | None = None) -> None:
-        super().__init__(message, uri=uri)
+    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
+        super().__init__(reason)
         self.after_seconds = after_seconds
 
 
