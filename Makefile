@@ -39,7 +39,7 @@ clean: ## remove the environment and what the commands left behind
 	(on Debian: apt install python3-venv). Another one: make PYTHON=/path/to/python" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing what 'make $*' needs into .venv …"
-	@$(BIN)/python -m pip install --quiet uv \
+	@$(BIN)/python -m pip install -qq uv \
 		&& $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]' \
 		|| $(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

@@ -65,6 +65,11 @@ class Followed:
         return self.dag_run in ("success", "failed")
 
     @property
+    def failed(self) -> bool:
+        """A failed sync is not waited for, though Airflow would try once more minutes later."""
+        return self.dag_run == "failed" or self.state.status is Status.FAILED
+
+    @property
     def seconds(self) -> float:
         """From the request for the dag run to its last shard's end, as far as it is."""
         measured = self.state.meta["duration"]

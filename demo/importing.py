@@ -17,8 +17,8 @@ _SECONDS = 300
 _LOOK_SECONDS = 0.5
 
 
-def import_all(opened: Catalog, airflow: Airflow, storages: Sequence[Storage]) -> bool:
-    """Import *storages* side by side; whether all dag runs succeeded."""
+def import_all(opened: Catalog, airflow: Airflow, storages: Sequence[Storage]) -> None:
+    """Import *storages* side by side. Raises RuntimeError when one fails."""
     airflow.unpause(DAG_ID)
     followed = [
         Followed(storage, airflow.start(DAG_ID, storage=storage.name)) for storage in storages
@@ -26,18 +26,17 @@ def import_all(opened: Catalog, airflow: Airflow, storages: Sequence[Storage]) -
     screen.say(f"dag {DAG_ID} runs for {' and '.join(s.name for s in storages)}")
     _follow(opened, airflow, followed)
     for each in followed:
+        if each.failed:
+            raise RuntimeError(f"storage {each.storage.name}: {each.state.traceback}")
         if each.state.status is Status.COMPLETED_WITH_ERRORS:
             screen.say(f"{each.storage.name}: all was imported, but for what is broken:")
             screen.show_problems(catalog.error_rows(opened, each.storage))
-        if each.dag_run != "success":
-            screen.show_failure(f"{each.storage.name}: {each.state.traceback or each.dag_run}")
-    return all(each.dag_run == "success" for each in followed)
 
 
 def _follow(opened: Catalog, airflow: Airflow, followed: Sequence[Followed]) -> None:
     deadline = time.monotonic() + _SECONDS
     with screen.live(followed) as view:
-        while not all(each.ended for each in followed):
+        while not all(each.ended or each.failed for each in followed):
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the dag runs did not end within {_SECONDS} s")
             time.sleep(_LOOK_SECONDS)

@@ -45,7 +45,7 @@ def live(followed: Sequence[Followed]) -> Iterator[Live | None]:
 
 def table(followed: Sequence[Followed]) -> Table:
     """The storages and where their syncs stand."""
-    view = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     view.add_column("storage")
     view.add_column("status", min_width=len(Status.COMPLETED_WITH_ERRORS))
     for name in (*_COUNTERS, "seconds"):
@@ -70,9 +70,11 @@ def show_problems(problems: Iterable[Problem]) -> None:
         console.print(f"    remedy: {escape(problem.remedy)}")
 
 
-def show_failure(message: str) -> None:
-    """What went wrong."""
-    console.print(f"[red]failed:[/] {escape(message)}")
+def show_failure(message: str, details: Iterable[str] = ()) -> None:
+    """What went wrong, and what the logs say of it."""
+    for detail in details:
+        console.print(detail, markup=False, soft_wrap=True)
+    console.print(f"[red]The demonstration failed:[/] {escape(message)}", soft_wrap=True)
 
 
 def show_places(url: str, server: S3Server, home: Path) -> None:
