@@ -14,5 +14,6 @@ with DAG(
     max_active_runs=1,
     tags=["labelport"],
     doc_md=__doc__,
+    default_args={"retries": 2, "retry_delay": timedelta(seconds=30)},
 ):
     ReconcileSyncsOperator(task_id="reconcile")

@@ -153,3 +153,16 @@ def test_a_bucket_that_is_gone_fails_the_sync_at_once(run_import, bucket, add_st
 def test_an_unknown_storage_fails_with_the_remedy(run_import, catalog, capfd):
     assert run_import(storage="nowhere").state == "failed"
     assert "labelport storages list" in capfd.readouterr().out
+
+
+def test_a_storage_is_validated_in_a_task(run_dag, bucket, add_storage, capfd):
+    bucket.put({"secret-patient.jpg": b"x"})
+    add_storage()
+
+    result = run_dag("validate")
+
+    assert result.state == "success"
+    assert [value for *_, key, value in xcoms(result) if key == "return_value"] == [
+        ["bucket", "objects", "read"]
+    ]
+    assert "read ok" in capfd.readouterr().out

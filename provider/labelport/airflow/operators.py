@@ -50,7 +50,7 @@ class StorageOperator(BaseOperator):
 class ValidateStorageOperator(StorageOperator):
     """Check that a storage can do what its syncs will need, before they need it.
 
-    Logs every check with its remedy, returns them, and fails when one of them failed.
+    Logs the checks and returns their names; fails with the remedy of each one that failed.
 
     :param storage: name of the storage in the catalog. (templated)
     :param probe: for an export storage, also write a small object and delete it again.
@@ -61,7 +61,7 @@ class ValidateStorageOperator(StorageOperator):
         super().__init__(**kwargs)
         self.probe = probe
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[str]:
         from labelport.airflow.hooks import StorageHook
 
         checks = StorageHook(self.storage, self.catalog_conn_id).validate_connection(
@@ -69,7 +69,7 @@ class ValidateStorageOperator(StorageOperator):
         )
         for check in checks:
             self.log.info("%s", check)
-        return [{"name": check.name, "ok": check.ok, "detail": check.detail} for check in checks]
+        return [check.name for check in checks]
 
 
 class PlanImportOperator(StorageOperator):
@@ -230,6 +230,8 @@ class FinishSyncOperator(StorageOperator):
             failing.add(Status.COMPLETED_WITH_ERRORS)
         report = {"status": str(state.status), **summary(state.counters)}
         self.log.info("sync of %s: %s", storage.name, report)
+        if state.traceback:
+            self.log.error("%s", state.traceback)
         if state.status in failing:
             raise AirflowFailException(f"the sync of {storage.name!r} ended {state.status}")
         return report
