@@ -95,6 +95,7 @@ def datas_of(tasks: Iterable[TaskRow]) -> list[object]:
         pytest.param("a.json", BOM + b'{"a": 1}', [(0, {"a": 1})], id="object with BOM"),
         pytest.param("a.json", BOM + b' [{"a": 1}]', [(0, {"a": 1})], id="array with BOM"),
         pytest.param("a.jsonl", BOM + b'{"a": 1}\n', [(0, {"a": 1})], id="lines with BOM"),
+        pytest.param("a", b" " * 2**19 + b'[{"a": 1}]', [(0, {"a": 1})], id="blanks and an array"),
         pytest.param("a.json", b"[]", [], id="empty array"),
         pytest.param("a.json", b" [ \n ] ", [], id="empty array with blanks"),
         pytest.param(

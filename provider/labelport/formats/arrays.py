@@ -16,6 +16,8 @@ from labelport.formats.seams import Seam
 
 _ELEMENTS = Decoder(list[Raw])
 _ELEMENT = Decoder(Raw)
+#: So many blocks are waited for a comma that looks right before every byte is searched.
+_PATIENCE = 8
 _REMEDY = "Repair the object; a JSON library writes it correctly"
 
 
@@ -63,10 +65,12 @@ class Array:
         return self._closed or self._stopped
 
     def _advance(self) -> Iterator[Rows]:
-        """The rows that are whole in the buffer, but for some that the next block will bring."""
+        """The rows that are whole in the buffer, save a few that wait for the next block."""
         if not self._opened:
-            self._opened = True
             self._drop(self._buffer.find(b"[") + 1)
+            self._opened = self._end > 0
+            if not self._opened:  # blanks so far
+                return
         guess = None if self._done else self._guess()
         if guess is not None:
             yield from self._rows(guess)
@@ -76,12 +80,15 @@ class Array:
             yield from self._after()
 
     def _guess(self) -> list[Raw] | None:
-        """The elements up to the last comma that looks right, or None if it is not."""
+        """The elements up to the last comma that looks right, or None if it is not one.
+
+        An empty list means: wait, the next chunk may well bring such a comma.
+        """
         if self._deceived or self._skipping or len(self._buffer) > self._reader.max_row_bytes:
             return None
         comma = self._seam.last(self._buffer)
         if comma is None:
-            return None
+            return [] if len(self._buffer) < _PATIENCE * self._block_bytes else None
         elements = _parse(self._buffer[:comma])
         if elements is None:
             self._deceived = True
