@@ -1,5 +1,6 @@
 """The demonstration, run as a person runs it."""
 
+import os
 import re
 import signal
 import subprocess
