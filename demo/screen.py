@@ -95,4 +95,5 @@ def show_next(home: Path) -> None:
     say("look into the catalog that is left:")
     console.print(f"  export LABELPORT_CATALOG_URL={catalog.url(home)}", soft_wrap=True)
     console.print("  .venv/bin/labelport storages list")
+    console.print("  .venv/bin/labelport errors task-files")
     console.print("  .venv/bin/labelport tasks list")
