@@ -49,6 +49,7 @@ class Check:
     ok: bool
     detail: str
     remedy: str = ""
+    transient: bool = False  #: trying again later may be all it takes
 
     def __str__(self) -> str:
         verdict = "ok" if self.ok else "failed"
@@ -71,6 +72,22 @@ async def validate(store: Store, storage: Storage, *, probe: bool = False) -> li
             if not check.ok:
                 break
     return checks
+
+
+def require(storage: Storage, checks: Sequence[Check]) -> None:
+    """Raise unless all *checks* are good; the message holds each failure with its remedy.
+
+    Raises:
+        StoreUnavailable: a failed check may be good the next time.
+        ConfigurationError: a person has to do something first.
+    """
+    failed = [check for check in checks if not check.ok]
+    if not failed:
+        return
+    message = f"storage {storage.name!r}: " + "; ".join(str(check) for check in failed)
+    if any(check.transient for check in failed):
+        raise StoreUnavailable(message)
+    raise ConfigurationError(message)
 
 
 async def _import_steps(store: Store, storage: Storage) -> AsyncGenerator[Check, None]:
@@ -156,4 +173,10 @@ async def _try(name: str, work: Awaitable[object], action: str) -> Check:
 
 def _failure(name: str, error: LabelportError, action: str) -> Check:
     remedies = (remedy for kind, remedy in _REMEDIES if isinstance(error, kind))
-    return Check(name, False, str(error), next(remedies, "").format(action=action))
+    return Check(
+        name,
+        False,
+        str(error),
+        next(remedies, "").format(action=action),
+        transient=isinstance(error, StoreUnavailable),
+    )

@@ -91,6 +91,9 @@ class KeyRange:
         return key > self.after and (self.until is None or key <= self.until)
 
 
+ALL_KEYS = KeyRange()
+
+
 @dataclass(frozen=True)
 class Counters:
     """What a run has met so far: tasks in ``created`` and ``updated``, else objects."""

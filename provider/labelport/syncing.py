@@ -178,7 +178,10 @@ def finish(catalog: Catalog, storage: Storage, *, run_id: str) -> SyncState:
             ended = runs.end(connection, storage.id, run_id, status)
         state = storages.state(connection, storage.id)
     if not ended and state.run_id != run_id:
-        raise SyncLost(f"run {run_id} does not own storage {storage.name} any more")
+        raise SyncLost(
+            f"run {run_id} does not own storage {storage.name}: it never claimed it, or was "
+            f"replaced by {state.last_sync_job}"
+        )
     return state
 
 

@@ -134,7 +134,7 @@ def test_a_second_sync_is_refused_and_leaves_the_first_alone(
     result = run_import(storage="photos")
 
     assert result.state == "failed"
-    assert states(result)["import.plan"] == "failed"
+    assert states(result)["import.validate"] == "failed"
     assert "is queued by other/run" in capfd.readouterr().out
     assert (state_of(storage).status, state_of(storage).run_id) == (Status.QUEUED, "other")
 
@@ -147,7 +147,7 @@ def test_a_bucket_that_is_gone_fails_the_sync_at_once(run_import, bucket, add_st
 
     assert result.state == "failed"
     assert state_of(storage).status is Status.FAILED
-    assert "BucketNotFound" in state_of(storage).traceback
+    assert "create the bucket" in state_of(storage).traceback
 
 
 def test_an_unknown_storage_fails_with_the_remedy(run_import, catalog, capfd):

@@ -106,14 +106,13 @@ class StorageHook(BaseHook):
 
         Raises:
             ConfigurationError: a check failed; the message holds each with its remedy.
+            StoreUnavailable: a check failed that may be good the next time.
         """
-        from labelport.checking import validate
+        from labelport.checking import require, validate
 
         with self.get_store() as (bridge, store):
             checks = bridge.run(validate(store, self.storage, probe=probe))
-        failed = [str(check) for check in checks if not check.ok]
-        if failed:
-            raise ConfigurationError(f"storage {self.storage.name!r}: " + "; ".join(failed))
+        require(self.storage, checks)
         return checks
 
     def iter_objects(self) -> Iterator[ObjectMeta]:

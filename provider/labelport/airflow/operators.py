@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, TriggerRule
 
 from labelport.airflow.jobs import job_of, job_state
-from labelport.airflow.running import Work, opened, report_to, summary
+from labelport.airflow.running import Work, claimed, opened, report_to, summary
 from labelport.airflow.templated import flag, number
 from labelport.connections import DEFAULT_CATALOG_CONN_ID
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from labelport.catalog import Catalog
+    from labelport.checking import Check
     from labelport.importing import ImportOptions
     from labelport.model import Counters, Storage
 
@@ -50,26 +52,42 @@ class StorageOperator(BaseOperator):
 class ValidateStorageOperator(StorageOperator):
     """Check that a storage can do what its syncs will need, before they need it.
 
-    Logs the checks and returns their names; fails with the remedy of each one that failed.
+    Logs every check with its remedy, returns their names, and fails when one of them failed.
 
     :param storage: name of the storage in the catalog. (templated)
+    :param claim: as the first task of a sync: claim the storage for this dag run, and let a
+        failed check be the sync's failure.
     :param probe: for an export storage, also write a small object and delete it again.
     :param catalog_conn_id: connection of the catalog, of type ``labelport``. (templated)
     """
 
-    def __init__(self, *, probe: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, claim: bool = False, probe: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.claim = claim
         self.probe = probe
 
     def execute(self, context: Context) -> list[str]:
-        from labelport.airflow.hooks import StorageHook
+        job = job_of(context)
+        with (
+            opened(self.storage, self.catalog_conn_id) as (catalog, storage),
+            claimed(catalog, storage, job) if self.claim else nullcontext(),
+        ):
+            checks = asyncio.run(self._check(storage))
+        return [check.name for check in checks]
 
-        checks = StorageHook(self.storage, self.catalog_conn_id).validate_connection(
-            probe=self.probe
-        )
+    async def _check(self, storage: Storage) -> list[Check]:
+        from labelport.checking import require, validate
+        from labelport.connections import open_store
+
+        store = open_store(storage)
+        try:
+            checks = await validate(store, storage, probe=self.probe)
+        finally:
+            await store.close()
         for check in checks:
             self.log.info("%s", check)
-        return [check.name for check in checks]
+        require(storage, checks)
+        return checks
 
 
 class PlanImportOperator(StorageOperator):
@@ -92,16 +110,12 @@ class PlanImportOperator(StorageOperator):
         self.shards = shards
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        from labelport import syncing
-
         job = job_of(context)
-        with opened(self.storage, self.catalog_conn_id) as (catalog, storage):
-            syncing.queue(catalog, storage, run_id=job, job=job)
-            try:
-                count = asyncio.run(self._plan(catalog, storage, job))
-            except BaseException as exc:  # the claim must not outlive the task that made it
-                syncing.fail(catalog, storage, run_id=job, error=exc)
-                raise
+        with (
+            opened(self.storage, self.catalog_conn_id) as (catalog, storage),
+            claimed(catalog, storage, job),
+        ):
+            count = asyncio.run(self._plan(catalog, storage, job))
         return [{"shard": n, "label": f"{n + 1} of {count}"} for n in range(count)]
 
     async def _plan(self, catalog: Catalog, storage: Storage, job: str) -> int:

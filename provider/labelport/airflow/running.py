@@ -64,6 +64,19 @@ def opened(storage: str, catalog_conn_id: str) -> Iterator[tuple[Catalog, Storag
         raise AirflowFailException(str(exc)) from exc
 
 
+@contextmanager
+def claimed(catalog: Catalog, storage: Storage, job: str) -> Iterator[None]:
+    """Claim *storage* for a run; if the block raises, the run has failed with that."""
+    from labelport import syncing
+
+    syncing.queue(catalog, storage, run_id=job, job=job)
+    try:
+        yield
+    except BaseException as exc:  # the claim must not outlive the task that made it
+        syncing.fail(catalog, storage, run_id=job, error=exc)
+        raise
+
+
 class Work:
     """One coroutine in a loop of its own, which a signal handler may cancel."""
 

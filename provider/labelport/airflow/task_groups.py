@@ -11,12 +11,13 @@ from labelport.airflow.operators import (
     FinishSyncOperator,
     ImportShardOperator,
     PlanImportOperator,
+    ValidateStorageOperator,
 )
 from labelport.connections import DEFAULT_CATALOG_CONN_ID
 
 
 class ImportStorageTaskGroup(TaskGroup):
-    """Import a storage: ``plan``, one mapped ``shard`` task for each key range, ``finish``.
+    """Import a storage: ``validate``, ``plan``, a mapped ``shard`` for each key range, ``finish``.
 
     ``ImportStorageTaskGroup(group_id="import", storage="photos")`` is enough. Several groups may
     stand in one dag, each with a storage of its own.
@@ -30,6 +31,8 @@ class ImportStorageTaskGroup(TaskGroup):
     :param fail_on_errors: fail the dag run when the sync ends ``completed_with_errors``.
         (templated)
     :param catalog_conn_id: connection of the catalog, of type ``labelport``. (templated)
+    :param validate: check first that the storage can be listed and read. Without, a folder that
+        was emptied is no error: its objects are counted as missing.
     :param max_active_shards: how many shards of one dag run may work at once; None: as many as
         Airflow lets. Arguments for every task (``retries``, ``pool``, …) go into
         ``default_args``.
@@ -45,6 +48,7 @@ class ImportStorageTaskGroup(TaskGroup):
         max_errors: int | str | None = None,
         fail_on_errors: bool | str = False,
         catalog_conn_id: str = DEFAULT_CATALOG_CONN_ID,
+        validate: bool = True,
         max_active_shards: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -60,4 +64,14 @@ class ImportStorageTaskGroup(TaskGroup):
                 map_index_template="{{ task.shard['label'] }}",
                 **place,
             ).expand(shard=plan.output)
+            if validate:
+                (
+                    ValidateStorageOperator(
+                        task_id="validate",
+                        claim=True,
+                        storage=storage,
+                        catalog_conn_id=catalog_conn_id,
+                    )
+                    >> plan
+                )
             shard >> FinishSyncOperator(task_id="finish", fail_on_errors=fail_on_errors, **place)
