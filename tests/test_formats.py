@@ -496,6 +496,18 @@ def test_a_scan_finds_the_commas_between_elements(rows, step):
     assert scan.closed == len(body) - 1
 
 
+@pytest.mark.parametrize(("levels", "fits"), [(499, True), (500, False)])
+@pytest.mark.parametrize("pair", ["[]", "{}"])
+def test_depth_is_counted_exactly(levels, fits, pair):
+    """The data itself is the first level; brackets in strings are none."""
+    opening, closing = ("[", "]") if pair == "[]" else ('{"a":', "}")
+    text = '{"[[": ' + opening * levels + '"]]]"' + closing * levels + "}"
+
+    tasks, problems = read(text.encode())
+
+    assert (len(tasks), len(problems)) == ((1, 0) if fits else (0, 1))
+
+
 # Size and speed
 
 

@@ -87,11 +87,11 @@ class Array:
         if self._deceived or self._skipping or len(self._buffer) > self._reader.max_row_bytes:
             return None
         comma = self._seam.last(self._buffer)
-        if comma is None:
-            return [] if len(self._buffer) < _PATIENCE * self._block_bytes else None
-        elements = _parse(self._buffer[:comma])
-        if elements is None:
-            self._deceived = True
+        if comma is None and len(self._buffer) < _PATIENCE * self._block_bytes:
+            return []
+        elements = None if comma is None else _parse(self._buffer[:comma])
+        if comma is None or elements is None:
+            self._deceived = True  # until a search has found the next comma
             return None
         self._drop(comma + 1)
         self._scan = ElementScan()

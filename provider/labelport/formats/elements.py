@@ -8,8 +8,18 @@ from collections.abc import Iterator
 # Possessive (``*+``): a long run costs no memory and is never tried again.
 _STRING_REST = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+', re.DOTALL)
 _STRING = rb'"' + _STRING_REST.pattern + rb'"'
-_NESTED = re.compile(rb'[^"\[\]{}]*+(?:%b[^"\[\]{}]*+)*+' % _STRING, re.DOTALL)
-_OUTER = re.compile(rb'[^"\[\]{},]*+(?:%b[^"\[\]{},]*+)*+' % _STRING, re.DOTALL)
+_PLAIN = rb'[^"\[\]{}]*+'
+
+
+def _pair(inside: bytes) -> bytes:
+    """A list or object that holds nothing but *inside*, strings and plain characters."""
+    return rb"[\[{]%b(?:(?:%b)%b)*+[\]}]" % (_PLAIN, inside, _PLAIN)
+
+
+# Whole values of two levels are passed over at once; deeper brackets are counted one by one.
+_SHALLOW = _STRING + b"|" + _pair(_STRING + b"|" + _pair(_STRING))
+_NESTED = re.compile(rb"%b(?:(?:%b)%b)*+" % (_PLAIN, _SHALLOW, _PLAIN), re.DOTALL)
+_OUTER = re.compile(rb'[^"\[\]{},]*+(?:(?:%b)[^"\[\]{},]*+)*+' % _SHALLOW, re.DOTALL)
 
 _QUOTE, _COMMA, _BACKSLASH, _END = b'",\\]'
 _OPENING, _CLOSING = b"[{", b"]}"

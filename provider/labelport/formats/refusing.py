@@ -15,7 +15,7 @@ MAX_DEPTH = 500
 SHALLOW = 2 * MAX_DEPTH
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+_NO_BRACKETS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\[\]{}]++)++', re.DOTALL)
 
 # Every digit and sign becomes 0, so that one search finds all numbers with a long exponent.
 _FOLD = bytes.maketrans(b"123456789E+-", b"000000000e00")
@@ -71,15 +71,12 @@ def refuse_depth(text: str) -> None:
     """Raise FormatError if *text*, which is sound JSON, is nested deeper than MAX_DEPTH."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    depth = 0
-    for token in _BRACKETS.finditer(text):
-        mark = token[0]
-        if mark in "[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise too_deep()
-        elif mark in "]}":
-            depth -= 1
+    pairs = _NO_BRACKETS.sub("", text).replace("{", "[").replace("}", "]")
+    for _ in range(MAX_DEPTH):  # each time the innermost level goes
+        pairs = pairs.replace("[]", "")
+        if not pairs:
+            return
+    raise too_deep()
 
 
 def too_deep() -> FormatError:

@@ -7,6 +7,7 @@ import re
 _FIRST_KEY = re.compile(rb'\s*(\{\s*"(?:[^"\\]|\\.)*+"\s*:\s*)([^\s])', re.DOTALL)
 _KIND = bytes.maketrans(b"123456789-f", b"0000000000t")
 _BLANKS = 64
+_TRIES = 1_000
 
 
 class Seam:
@@ -25,12 +26,16 @@ class Seam:
         """The last comma in *buffer* before what looks like an element; None without any."""
         if not self._beginning:
             self.learn(buffer)
-        at = buffer.rfind(self._beginning) if self._beginning else -1
-        while at > 0:
+        if not self._beginning:
+            return None
+        at = len(buffer)
+        for _ in range(_TRIES):
+            at = buffer.rfind(self._beginning, 0, at)
+            if at <= 0:
+                return None
             before = buffer[max(at - _BLANKS, 0) : at].rstrip()
             if before.endswith(b",") and self._same_kind(buffer, at + len(self._beginning)):
                 return buffer.rindex(b",", 0, at)
-            at = buffer.rfind(self._beginning, 0, at)
         return None
 
     def _same_kind(self, buffer: bytes | bytearray, at: int) -> bool:
