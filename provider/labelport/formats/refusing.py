@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterator
 
 from labelport.errors import FormatError
 
@@ -15,7 +16,9 @@ MAX_DEPTH = 500
 SHALLOW = 2 * MAX_DEPTH
 
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_NO_BRACKETS = re.compile(r'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"|[^"\[\]{}]++)++', re.DOTALL)
+_NO_BRACKETS = bytes(sorted(set(range(256)) - set(b"[]{}")))
+_WINDOW = 2**16
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
 
 # Every digit and sign becomes 0, so that one search finds all numbers with a long exponent.
 _FOLD = bytes.maketrans(b"123456789E+-", b"000000000e00")
@@ -71,12 +74,22 @@ def refuse_depth(text: str) -> None:
     """Raise FormatError if *text*, which is sound JSON, is nested deeper than MAX_DEPTH."""
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
-    pairs = _NO_BRACKETS.sub("", text).replace("{", "[").replace("}", "]")
+    pairs = "".join(_outside_strings(text)).encode().translate(_ONE_KIND, _NO_BRACKETS)
     for _ in range(MAX_DEPTH):  # each time the innermost level goes
-        pairs = pairs.replace("[]", "")
+        pairs = pairs.replace(b"[]", b"")
         if not pairs:
             return
     raise too_deep()
+
+
+def _outside_strings(text: str) -> Iterator[str]:
+    """What stands between the strings of *text*, a little at a time: the parts are many."""
+    text = text.replace("\\\\", "").replace('\\"', "")
+    inside = 0
+    for start in range(0, len(text), _WINDOW):
+        parts = text[start : start + _WINDOW].split('"')
+        yield "".join(parts[inside::2])
+        inside ^= (len(parts) - 1) & 1
 
 
 def too_deep() -> FormatError:
