@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from demo.bucket import BUCKET
@@ -58,7 +58,6 @@ class Followed:
     run_id: str  #: Airflow's dag run
     state: SyncState = _NEVER
     dag_run: str = "queued"  #: what Airflow says of it
-    begun: float = field(default_factory=time.monotonic)
 
     @property
     def ended(self) -> bool:
@@ -71,9 +70,11 @@ class Followed:
 
     @property
     def seconds(self) -> float:
-        """From the request for the dag run to its last shard's end, as far as it is."""
-        measured = self.state.meta["duration"]
-        return measured if isinstance(measured, float) else time.monotonic() - self.begun
+        """How long the sync has worked: from its first shard's beginning to the end."""
+        if self.state.time_in_progress is None:
+            return 0.0
+        ended = self.state.time_completed or self.state.time_failure or datetime.now(UTC)
+        return (ended - self.state.time_in_progress).total_seconds()
 
 
 def read(catalog: Catalog, followed: Sequence[Followed]) -> None:
