@@ -68,6 +68,8 @@ class Batch:
     checkpoint: str | None = None
 
 
+#: How a driver wants a datetime, which is in UTC.
+_Timestamp = Callable[[datetime | None], datetime | str | None]
 #: Object id, row group, row.
 _RowId = tuple[int, int, int]
 
@@ -144,8 +146,10 @@ class BatchWriter:
                 for task in rows:
                     row = saved.get((target.id or 0, task.row_group, task.row))
                     _sort_in(work, target, task, row)
+            elif len(rows) == 1:
+                work.inserts.append((target, rows[0]))
             else:
-                work.inserts.extend((target, task) for task in rows)
+                work.inserts.extend([(target, task) for task in rows])
         return work
 
     def _reserve_inner_ids(self, count: int) -> int:
@@ -169,29 +173,29 @@ class BatchWriter:
         """Insert the objects that are new, move on the others. Ids by ``id(target)``."""
         new = [piece for piece in pieces if piece.target.id is None]
         reserved = bulk.reserve_ids(connection, "import_objects", len(new))
-        when = _timestamps(connection)
         bulk.insert(
             connection,
             "import_objects",
-            (
-                *("id", "storage_id", "key", "state", "rows_done", "rows_failed", "byte_offset"),
-                *("etag", "size", "mtime"),
-            ),
-            (
-                (
-                    *(number, self._storage.id, piece.target.meta.key, piece.state.value),
-                    *(piece.rows_done, piece.rows_failed, piece.byte_offset),
-                    *(piece.target.meta.etag, piece.target.meta.size),
-                    when(piece.target.meta.modified),
-                )
-                for number, piece in zip(reserved, new, strict=True)
-            ),
+            _OBJECT_COLUMNS,
+            self._object_values(new, reserved, _timestamps(connection)),
         )
         ids = {id(piece.target): number for number, piece in zip(reserved, new, strict=True)}
         old = [piece for piece in pieces if piece.target.id is not None]
         ids |= {id(piece.target): piece.target.id for piece in old if piece.target.id is not None}
         _move_on(connection, old)
         return ids
+
+    def _object_values(
+        self, pieces: Sequence[Piece], ids: Sequence[int], when: _Timestamp
+    ) -> Iterator[tuple[object, ...]]:
+        storage = self._storage.id
+        for number, piece in zip(ids, pieces, strict=True):
+            target, state, _, done, failed, offset = piece
+            key, size, etag, modified = target.meta
+            yield (
+                *(number, storage, key, state.value, done, failed, offset),
+                *(etag, size, when(modified)),
+            )
 
     def _save_tasks(
         self,
@@ -314,6 +318,11 @@ _PROGRESS_COLUMNS = (
     *("state", "rows_done", "rows_failed", "byte_offset", "object_exists", "etag", "size", "mtime"),
 )
 
+_OBJECT_COLUMNS = (
+    *("id", "storage_id", "key", "state", "rows_done", "rows_failed", "byte_offset"),
+    *("etag", "size", "mtime"),
+)
+
 _ANNOTATION_COLUMNS = (
     *("task_id", "project_id", "result", "completed_by", "was_cancelled", "ground_truth"),
     *("lead_time", "created_at", "updated_at"),
@@ -405,8 +414,7 @@ def _replace_data(connection: sa.Connection, updates: Sequence[tuple[int, str]])
     )
 
 
-def _timestamps(connection: sa.Connection) -> Callable[[datetime | None], datetime | str | None]:
-    """How a driver wants a datetime, which is in UTC."""
+def _timestamps(connection: sa.Connection) -> _Timestamp:
     if connection.dialect.name == "postgresql":
         return lambda moment: moment
     return lambda moment: moment and moment.isoformat(" ")[: -len("+00:00")]
