@@ -1,50 +1,64 @@
-"""What labeling tools do today: one ORM transaction per task, with its link."""
+"""What a plain importer does: one ORM transaction per task, into the same tables as ours."""
 
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session, registry
+
+from labelport.catalog import Catalog, projects, schema, storages
 
 
-class Base(DeclarativeBase):
-    pass
+class Project(SimpleNamespace):
+    """A row of ``projects``."""
 
 
-class Task(Base):
-    __tablename__ = "baseline_tasks"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int] = mapped_column(index=True)
-    data: Mapped[dict[str, str]] = mapped_column(sa.JSON)
-    created_at: Mapped[datetime]
+class Object(SimpleNamespace):
+    """A row of ``import_objects``."""
 
 
-class Link(Base):
-    __tablename__ = "baseline_links"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    storage_id: Mapped[int] = mapped_column(index=True)
-    task_id: Mapped[int] = mapped_column(sa.ForeignKey("baseline_tasks.id"), unique=True)
-    key: Mapped[str] = mapped_column(index=True)
+class Task(SimpleNamespace):
+    """A row of ``tasks``."""
 
 
-def tasks_per_second(engine: sa.Engine, tasks: int) -> float:
-    """Import *tasks* media keys: is there a link? No: task and link in one transaction."""
-    Base.metadata.drop_all(engine)
-    Base.metadata.create_all(engine)
+_mapping = registry(metadata=schema.metadata)
+_mapping.map_imperatively(Project, schema.projects)
+_mapping.map_imperatively(Object, schema.import_objects)
+_mapping.map_imperatively(Task, schema.tasks)
+
+
+def tasks_per_second(catalog: Catalog, tasks: int) -> float:
+    """Import *tasks* media keys, one by one: is the key known? No: object and task, commit."""
+    with catalog.begin() as connection:
+        project = projects.add(connection, "baseline")
+        storage = storages.add(connection, project.id, "baseline", "memory://baseline/")
     begun = time.perf_counter()
     for number in range(tasks):
-        key = f"img/{number:08}.jpg"
-        with Session(engine) as session, session.begin():
-            known = sa.select(Link.id).where(Link.storage_id == 1, Link.key == key)
-            if session.scalar(known) is None:
-                task = Task(
-                    project_id=1,
-                    data={"$undefined$": f"s3://bucket/{key}"},
-                    created_at=datetime.now(UTC).replace(tzinfo=None),
-                )
-                session.add(task)
-                session.flush()
-                session.add(Link(storage_id=1, task_id=task.id, key=key))
+        with Session(catalog.engine) as session, session.begin():
+            _import(session, project.id, storage.id, f"img/{number:08}.jpg")
     return tasks / (time.perf_counter() - begun)
+
+
+def _import(session: Session, project_id: int, storage_id: int, key: str) -> None:
+    columns = schema.import_objects.c
+    known = sa.select(columns.id).where(columns.storage_id == storage_id, columns.key == key)
+    if session.scalar(known) is not None:
+        return
+    project = session.get_one(Project, project_id)
+    found = Object(storage_id=storage_id, key=key, state="done", etag="etag", size=1_000)
+    session.add(found)
+    session.flush()
+    uri = f"s3://bucket/{key}"
+    text = f'{{"$undefined$": "{uri}"}}'
+    postgresql = session.get_bind().dialect.name == "postgresql"
+    session.add(
+        Task(
+            project_id=project_id,
+            inner_id=project.next_inner_id,
+            data={"$undefined$": uri} if postgresql else text,
+            import_object_id=found.id,
+        )
+    )
+    project.next_inner_id += 1

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -63,13 +64,15 @@ def _databases(folder: Path) -> Iterator[tuple[str, str]]:
 def _measure_database(name: str, url: str, folder: Path, scale: int) -> None:
     with Catalog(url) as catalog:
         upgrading.upgrade(catalog)
-        baseline = tasks_per_second(catalog.engine, 4_000 // scale)
+        baseline = tasks_per_second(catalog, 4_000 // scale)
     print(f"\n{name}: one ORM transaction per task: {baseline:,.0f} tasks/s")
     keys = 200_000 // scale
     first = _run(url, "media", source="generated", count=keys)
     _tell(f"import of {keys:,} media keys", first, keys, baseline)
     again = _run(url, "media", source="generated", count=keys)
     _tell("re-sync of the same keys", again, keys)
+    again["seconds"] -= asyncio.run(_list(GeneratedStore(keys)))
+    _tell("… without making up the listing", again, keys)
     for count in (100_000 // scale, 1_000_000 // scale):
         _tell(f"{count:,} keys", _run(url, f"flat{count}", source="generated", count=count), count)
     rows = 1_000_000 // scale
@@ -84,11 +87,16 @@ def _measure_objects(folder: Path, scale: int) -> None:
     print("\nSeaweedFS on loopback, SQLite")
     with weed_server() as server:
         count = 5_000 // scale
-        asyncio.run(_fill(server, count))
+        asyncio.run(_fill(server, "tasks", count))
         run = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
         _tell(f"{count:,} one-task JSON objects", run, count)
         listing = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
         _tell("re-sync of them (listing and comparing)", listing, count)
+        keys = 20_000 // scale
+        asyncio.run(_fill(server, "listed", keys))
+        store = _s3(server.endpoint, _keys(server))
+        seconds = asyncio.run(_list(store, "listed/"))
+        print(f"  {f'listing of {keys:,} keys':42} {keys / seconds:>10,.0f}/s")
 
 
 def _tell(what: str, run: dict[str, float], count: int, baseline: float | None = None) -> None:
@@ -107,17 +115,27 @@ def _keys(server: S3Server) -> dict[str, str]:
     return {"key": server.access_key_id, "secret": server.secret_access_key}
 
 
-async def _fill(server: S3Server, count: int) -> None:
+async def _fill(server: S3Server, folder: str, count: int) -> None:
     store = _s3(server.endpoint, _keys(server))
-    server.client().create_bucket(Bucket="objects")
+    with suppress(server.client().exceptions.BucketAlreadyOwnedByYou):
+        server.client().create_bucket(Bucket="objects")
     gate = asyncio.Semaphore(32)
 
     async def put(number: int) -> None:
         async with gate:
-            await store.put(f"tasks/{number:06}.json", ROW.format(number).encode())
+            await store.put(f"{folder}/{number:06}.json", ROW.format(number).encode())
 
     await asyncio.gather(*(put(number) for number in range(count)))
     await store.close()
+
+
+async def _list(store: Store, prefix: str = "") -> float:
+    begun = time.perf_counter()
+    async for _ in store.pages(prefix):
+        pass
+    seconds = time.perf_counter() - begun
+    await store.close()
+    return seconds
 
 
 def _run(url: str, name: str, **spec: object) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from labelport.catalog import Catalog, objects
 from labelport.catalog.batches import Batch, Target
-from labelport.catalog.objects import KnownObject
+from labelport.catalog.objects import Brief, KnownObject
 from labelport.listing import Listed, covered
 from labelport.model import Counters, KeyRange, ObjectMeta, ObjectState, Shard, Storage
 
@@ -14,7 +14,8 @@ from labelport.model import Counters, KeyRange, ObjectMeta, ObjectState, Shard, 
 class Found(NamedTuple):
     """A unit of a listing, compared: what to import, and a batch with all else there is to save."""
 
-    targets: list[tuple[Target, KnownObject | None]]
+    new: list[ObjectMeta]
+    again: list[tuple[Target, KnownObject | None]]  #: and where reading goes on, if not at 0
     batch: Batch
 
 
@@ -40,14 +41,14 @@ class Comparison:
     def compare(self, unit: Listed) -> Found:
         """What *unit* holds to import. Units come in the order they were listed."""
         known = self._known(unit)
-        found = Found([], Batch(problems=list(unit.problems)))
+        found = Found([], [], Batch(problems=list(unit.problems)))
         counters = Counters(scanned=unit.scanned, skipped=len(unit.skipped))
         for key in unit.skipped:
             known.pop(key, None)
         counters += self._sort_objects(unit, known, found)
         if self._unordered is None:
-            gone = [item for item in known.values() if self._in_sight(item.key)]
-            found.batch.missing = [item.id for item in gone if item.object_exists]
+            gone = [(number, key) for number, key, *_ in known.values() if self._in_sight(key)]
+            found.batch.missing = [number for number, _ in gone]
             counters += Counters(missing=len(gone))
             found.batch.checkpoint = self._cursor = unit.last
         found.batch.counters = counters
@@ -65,7 +66,7 @@ class Comparison:
                         marked.append(item.id)
         return Batch(missing=marked, counters=Counters(missing=gone))
 
-    def _known(self, unit: Listed) -> dict[str, KnownObject]:
+    def _known(self, unit: Listed) -> dict[str, Brief]:
         """The catalog's objects among *unit*'s keys and, while in order, in the gaps between."""
         with self._catalog.read() as connection:
             if unit.in_order and self._unordered is None:
@@ -75,28 +76,45 @@ class Comparison:
             if self._unordered is None:
                 self._unordered = _Unordered(objects.newest(connection, self._storage.id))
             keys = [*(meta.key for meta in unit.objects), *unit.skipped]
-            known = objects.by_key(connection, self._storage.id, keys)
-        self._unordered.seen.update(item.id for item in known.values())
+            known = objects.briefly(connection, self._storage.id, keys)
+        self._unordered.seen.update(item[0] for item in known.values())
         return known
 
-    def _sort_objects(self, unit: Listed, known: dict[str, KnownObject], found: Found) -> Counters:
-        existed = changed = returned = 0
-        judged = self._judged(known)
+    def _sort_objects(self, unit: Listed, known: dict[str, Brief], found: Found) -> Counters:
+        existed = 0
+        restless: list[ObjectMeta] = []
         for meta in unit.objects:
             item = known.pop(meta.key, None)
             if item is None:
-                found.targets.append((Target(meta), None))
+                found.new.append(meta)
                 continue
+            _, _, etag, size, settled = item
+            if settled and etag == meta.etag and size == meta.size:
+                existed += 1
+            else:
+                restless.append(meta)
+        return Counters(existed=existed) + self._sort_restless(restless, found)
+
+    def _sort_restless(self, restless: list[ObjectMeta], found: Found) -> Counters:
+        """Known objects that changed, came back, or were not imported whole."""
+        if not restless:
+            return Counters()
+        existed = changed = 0
+        with self._catalog.read() as connection:
+            keys = [meta.key for meta in restless]
+            known = objects.by_key(connection, self._storage.id, keys)
+        judged = self._judged(known)
+        for meta in restless:
+            item = known[meta.key]
             differs = item.etag != meta.etag or item.size != meta.size
             changed += differs
             if not item.object_exists:
-                returned += 1
                 found.batch.returned.append(item.id)
             target = self._again(meta, item, differs=differs, judged=item.key in judged)
             if target is None:
                 existed += not differs
             else:
-                found.targets.append((target, _resume(item, target, item.key in judged)))
+                found.again.append((target, _resume(item, target, item.key in judged)))
         return Counters(existed=existed, changed=changed)
 
     def _again(

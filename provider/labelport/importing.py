@@ -259,18 +259,18 @@ async def _batches(
         async for unit in units:
             found = await asyncio.to_thread(comparison.compare, unit)
             if media:
-                found.batch.pieces = _media_pieces(storage, found)
-                yield found.batch
+                yield _media_batch(storage, found)
             else:
                 async for batch in loader.batches(found):
                     yield batch
     yield await asyncio.to_thread(comparison.rest)
 
 
-def _media_pieces(storage: Storage, found: Found) -> list[Piece]:
-    """Each object is a task that holds its URI."""
-    start = storage.uri("")
-    return [
-        Piece(target, ObjectState.DONE, (media_row(start + target.meta.key),), 0)
-        for target, _ in found.targets
+def _media_batch(storage: Storage, found: Found) -> Batch:
+    """Each object is a task that holds its URI: nothing is read."""
+    found.batch.media = found.new
+    found.batch.pieces = [
+        Piece(target, ObjectState.DONE, (media_row(storage.uri(target.meta.key)),), 0)
+        for target, _ in found.again
     ]
+    return found.batch

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 
 from labelport.catalog.batches import Batch, Piece, Target
 from labelport.catalog.objects import KnownObject
@@ -64,7 +65,8 @@ class Loader:
         reading: deque[tuple[Target, asyncio.Task[bytes | StoreError | FormatError]]] = deque()
         ahead = 0
         try:
-            for target, known in found.targets:
+            new = ((Target(meta), None) for meta in found.new)
+            for target, known in chain(new, found.again):
                 small = known is None and target.meta.size <= self._small_bytes
                 while reading and (
                     not small

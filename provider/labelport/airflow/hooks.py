@@ -150,7 +150,7 @@ class StorageHook(BaseHook):
         A row that could not be imported, or the object as a whole, comes as a `Problem`.
         Raises `ObjectNotFound`.
         """
-        from labelport.catalog.batches import Batch, Target
+        from labelport.catalog.batches import Batch
         from labelport.comparing import Found
         from labelport.formats import media_row
         from labelport.loading import Limits, Loader
@@ -159,7 +159,7 @@ class StorageHook(BaseHook):
             yield media_row(self.storage.uri(key))
             return
         with self.get_store() as (bridge, store):
-            found = Found([(Target(bridge.run(store.head(key))), None)], Batch())
+            found = Found([bridge.run(store.head(key))], [], Batch())
             for batch in bridge.iterate(Loader(store, Limits()).batches(found)):
                 for piece in batch.pieces:
                     yield from piece.tasks

@@ -7,9 +7,10 @@ is there and saves the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from labelport.catalog.objects import SavedRow
 from labelport.catalog.schema import import_objects, projects, tasks
 from labelport.errors import SyncLost, TooManyErrors
 from labelport.model import (
+    UNDEFINED_NAME,
     Counters,
     ObjectMeta,
     ObjectState,
@@ -61,6 +63,7 @@ class Batch:
     """
 
     pieces: list[Piece] = field(default_factory=list)
+    media: list[ObjectMeta] = field(default_factory=list)  #: new objects that are tasks themselves
     problems: list[Problem] = field(default_factory=list)
     missing: list[int] = field(default_factory=list)
     returned: list[int] = field(default_factory=list)
@@ -70,6 +73,8 @@ class Batch:
 
 #: How a driver wants a datetime, which is in UTC.
 _Timestamp = Callable[[datetime | None], datetime | str | None]
+#: State, rows done, rows failed, byte offset.
+_Standing = tuple[str, int, int, int]
 #: Object id, row group, row.
 _RowId = tuple[int, int, int]
 
@@ -112,17 +117,20 @@ class BatchWriter:
 
     def _try(self, batch: Batch) -> Counters:
         work = self._prepare(batch)
-        first_inner_id = self._reserve_inner_ids(len(work.inserts))
+        inner_id = self._reserve_inner_ids(len(batch.media) + len(work.inserts))
         added = batch.counters + Counters(
-            created=len(work.inserts), updated=len(work.updates), errors=len(work.problems)
+            created=len(batch.media) + len(work.inserts),
+            updated=len(work.updates),
+            errors=len(work.problems),
         )
         with self._catalog.begin() as connection:
             if not bulk.lock_parents(
                 connection, project_id=self._storage.project_id, storage_id=self._storage.id
             ):
                 raise SyncLost(f"storage {self._storage.name} was removed during its sync")
+            self._save_media(connection, batch.media, inner_id)
             ids = self._save_objects(connection, batch.pieces)
-            self._save_tasks(connection, work.inserts, ids, first_inner_id)
+            self._save_tasks(connection, work.inserts, ids, inner_id + len(batch.media))
             _replace_data(connection, work.updates)
             self._save_problems(connection, work.problems)
             objects.mark(connection, batch.missing, exists=False)
@@ -169,15 +177,41 @@ class BatchWriter:
             ).scalar_one()
         return following - count
 
+    def _save_media(
+        self, connection: sa.Connection, media: Sequence[ObjectMeta], inner_id: int
+    ) -> None:
+        """Insert objects, and of each a task that the database itself makes from its key."""
+        if not media:
+            return
+        ids = bulk.reserve_ids(connection, "import_objects", len(media))
+        self._insert_objects(
+            connection, zip(ids, media, repeat((ObjectState.DONE.value, 0, 0, 0)), strict=False)
+        )
+        block = {"ids_first": ids[0], "ids_last": ids[-1]}
+        connection.execute(
+            sa.text(_MEDIA_DIALECTS[connection.dialect.name]),
+            {
+                "project": self._storage.project_id,
+                "name": UNDEFINED_NAME,
+                "start": self._storage.uri(""),
+                "overlap": self._overlap,
+                "inner_id": inner_id,
+                **(block if connection.dialect.name == "sqlite" else {"ids": list(ids)}),
+            },
+        )
+
     def _save_objects(self, connection: sa.Connection, pieces: Sequence[Piece]) -> dict[int, int]:
         """Insert the objects that are new, move on the others. Ids by ``id(target)``."""
         new = [piece for piece in pieces if piece.target.id is None]
         reserved = bulk.reserve_ids(connection, "import_objects", len(new))
-        bulk.insert(
+        self._insert_objects(
             connection,
-            "import_objects",
-            _OBJECT_COLUMNS,
-            self._object_values(new, reserved, _timestamps(connection)),
+            (
+                (number, target.meta, (state.value, done, failed, offset))
+                for number, (target, state, _, done, failed, offset) in zip(
+                    reserved, new, strict=True
+                )
+            ),
         )
         ids = {id(piece.target): number for number, piece in zip(reserved, new, strict=True)}
         old = [piece for piece in pieces if piece.target.id is not None]
@@ -185,17 +219,20 @@ class BatchWriter:
         _move_on(connection, old)
         return ids
 
-    def _object_values(
-        self, pieces: Sequence[Piece], ids: Sequence[int], when: _Timestamp
-    ) -> Iterator[tuple[object, ...]]:
-        storage = self._storage.id
-        for number, piece in zip(ids, pieces, strict=True):
-            target, state, _, done, failed, offset = piece
-            key, size, etag, modified = target.meta
-            yield (
-                *(number, storage, key, state.value, done, failed, offset),
-                *(etag, size, when(modified)),
-            )
+    def _insert_objects(
+        self, connection: sa.Connection, found: Iterable[tuple[int, ObjectMeta, _Standing]]
+    ) -> None:
+        storage, when = self._storage.id, _timestamps(connection)
+        now_text = when(connection.scalar(sa.select(now())))
+        bulk.insert(
+            connection,
+            "import_objects",
+            _OBJECT_COLUMNS,
+            (
+                (number, storage, key, *standing, etag, size, when(modified), now_text)
+                for number, (key, size, etag, modified), standing in found
+            ),
+        )
 
     def _save_tasks(
         self,
@@ -291,8 +328,10 @@ class BatchWriter:
     def _look_again(self, batch: Batch) -> None:
         """After another worker saved some of the batch's objects or rows: find which."""
         targets = {piece.target.meta.key: piece.target for piece in batch.pieces}
+        keys = [*targets, *(meta.key for meta in batch.media)]
         with self._catalog.read() as connection:
-            known = objects.by_key(connection, self._storage.id, targets)
+            known = objects.by_key(connection, self._storage.id, keys)
+        batch.media = [meta for meta in batch.media if meta.key not in known]
         for key, target in targets.items():
             found = known.get(key)
             target.id = found.id if found else None
@@ -320,8 +359,26 @@ _PROGRESS_COLUMNS = (
 
 _OBJECT_COLUMNS = (
     *("id", "storage_id", "key", "state", "rows_done", "rows_failed", "byte_offset"),
-    *("etag", "size", "mtime"),
+    *("etag", "size", "mtime", "created_at"),
 )
+
+_MEDIA_TASKS = """
+INSERT INTO tasks (project_id, inner_id, data, overlap, import_object_id, created_at, updated_at)
+SELECT :project, :inner_id + row_number() OVER (ORDER BY id) - 1, {data}, :overlap, id,
+       created_at, created_at
+FROM import_objects WHERE {mine} ORDER BY id
+"""
+
+#: Ids are one block in SQLite; in PostgreSQL those of other workers may lie between ours.
+_MEDIA_DIALECTS = {
+    "sqlite": _MEDIA_TASKS.format(
+        data="json_object(:name, :start || key)", mine="id BETWEEN :ids_first AND :ids_last"
+    ),
+    "postgresql": _MEDIA_TASKS.format(
+        data="jsonb_build_object(CAST(:name AS text), CAST(:start AS text) || key)",
+        mine="id = ANY(:ids)",
+    ),
+}
 
 _ANNOTATION_COLUMNS = (
     *("task_id", "project_id", "result", "completed_by", "was_cancelled", "ground_truth"),

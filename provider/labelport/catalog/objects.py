@@ -8,12 +8,19 @@ from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
+from labelport.catalog import bulk
 from labelport.catalog.schema import import_errors, import_objects, tasks
-from labelport.model import KeyRange
+from labelport.model import KeyRange, ObjectState
 
 #: How many values one statement may list; SQLite's own limit is 32,766.
 _CHUNK = 5_000
 _T = TypeVar("_T", int, str)
+
+
+#: What a listing is compared with: id, key, etag, size in bytes, and whether the object is
+#: settled, that is imported whole and in the bucket when last seen. A plain tuple, as the driver
+#: makes it: one for every known key of every sync.
+Brief = tuple[int, str, str, int, bool]
 
 
 class KnownObject(NamedTuple):
@@ -30,22 +37,35 @@ class KnownObject(NamedTuple):
     byte_offset: int  #: where the row ``rows_done`` begins, in JSONL
 
 
+_SETTLED = (import_objects.c.state == ObjectState.DONE) & import_objects.c.object_exists
+_BRIEF = [*(import_objects.c[name] for name in ("id", "key", "etag", "size")), _SETTLED]
 _COLUMNS = [import_objects.c[name] for name in KnownObject._fields]
 
 
-def in_range(connection: sa.Connection, storage_id: int, keys: KeyRange) -> dict[str, KnownObject]:
+def in_range(connection: sa.Connection, storage_id: int, keys: KeyRange) -> dict[str, Brief]:
     """The known objects whose key lies in *keys*, by key: one range query."""
     where = [import_objects.c.storage_id == storage_id, import_objects.c.key > keys.after]
     if keys.until is not None:
         where.append(import_objects.c.key <= keys.until)
-    rows = connection.execute(sa.select(*_COLUMNS).where(*where))
-    return {row[1]: KnownObject._make(row) for row in rows}
+    rows: list[Brief] = bulk.fetch(connection, sa.select(*_BRIEF).where(*where))
+    return {row[1]: row for row in rows}
+
+
+def briefly(connection: sa.Connection, storage_id: int, keys: Collection[str]) -> dict[str, Brief]:
+    """The known ones of *keys*, by key, for listings that are in no order."""
+    found: dict[str, Brief] = {}
+    for some in _chunks(sorted(keys)):
+        query = sa.select(*_BRIEF).where(
+            import_objects.c.storage_id == storage_id, import_objects.c.key.in_(some)
+        )
+        found |= {row[1]: row for row in bulk.fetch(connection, query)}
+    return found
 
 
 def by_key(
     connection: sa.Connection, storage_id: int, keys: Collection[str]
 ) -> dict[str, KnownObject]:
-    """The known ones of *keys*, by key, for listings that are in no order."""
+    """All that is known of *keys*, by key."""
     found: dict[str, KnownObject] = {}
     for some in _chunks(sorted(keys)):
         rows = connection.execute(
@@ -53,7 +73,7 @@ def by_key(
                 import_objects.c.storage_id == storage_id, import_objects.c.key.in_(some)
             )
         )
-        found |= {row[1]: KnownObject._make(row) for row in rows}
+        found |= {row[1]: KnownObject(*row) for row in rows}
     return found
 
 
@@ -89,7 +109,7 @@ def mark(connection: sa.Connection, ids: Sequence[int], *, exists: bool) -> None
     for some in _chunks(sorted(ids)):
         connection.execute(
             import_objects.update()
-            .where(import_objects.c.id.in_(some))
+            .where(import_objects.c.id.in_(some), import_objects.c.object_exists.is_not(exists))
             .values(object_exists=exists)
         )
 
