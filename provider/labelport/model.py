@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -37,6 +37,23 @@ class Status(StrEnum):
     def active(self) -> bool:
         """Whether a run owns the storage, so that no other may start."""
         return self in (Status.QUEUED, Status.IN_PROGRESS)
+
+
+class ExportFormat(StrEnum):
+    """What an export storage's objects hold."""
+
+    ANNOTATION = "annotation"  #: one annotation each, with its task inside
+    TASK = "task"  #: one task each, with all its annotations and predictions
+    JSONL = "jsonl"  #: many annotations each, a line an annotation, and a manifest
+    PARQUET = "parquet"  #: the same as rows of a table
+
+
+class EventKind(StrEnum):
+    """What happened to an annotation."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
 
 
 class ShardState(StrEnum):
@@ -96,7 +113,11 @@ ALL_KEYS = KeyRange()
 
 @dataclass(frozen=True)
 class Counters:
-    """What a run has met so far: tasks in ``created`` and ``updated``, else objects."""
+    """What a run has met so far: tasks in ``created`` and ``updated``, else objects.
+
+    An export counts objects it has written in ``created`` and written anew in ``updated``, those
+    whose bytes are in the store already in ``existed``, and those it has deleted in ``missing``.
+    """
 
     scanned: int = 0  #: objects the listing showed inside the prefix
     created: int = 0  #: tasks made
@@ -182,8 +203,11 @@ class Storage:
     use_blob_urls: bool = False
     presign: bool = True
     presign_seconds: int = 900  #: how long a signed URL lives
-    can_delete_objects: bool = False
+    can_delete_objects: bool = False  #: delete the object when its annotation is deleted
     synchronizable: bool = True
+    export_format: ExportFormat = ExportFormat.ANNOTATION
+    key_template: str | None = None  #: of exported objects' keys, below the prefix; None: the id
+    rows_per_file: int = 10_000  #: annotations in one JSONL or Parquet file
 
     @property
     def location(self) -> str:
@@ -311,4 +335,54 @@ class Prediction:
     result: str
     score: float | None
     model_version: str | None
+    created_at: datetime
+
+
+class LedgerState(NamedTuple):
+    """What the ledger says of one annotation in one export storage."""
+
+    key: str
+    digest: str | None  #: SHA-256 of the bytes written last, in hexadecimal
+    object_exists: bool  #: the store acknowledged those bytes
+    attempts: int
+
+
+@dataclass(frozen=True)
+class ExportUnit:
+    """What becomes one exported object: an annotation, or a task with all it has.
+
+    Never without an annotation; *ledger* holds what is known of them, by annotation id.
+    """
+
+    task: Task
+    annotations: Sequence[Annotation]
+    predictions: Sequence[Prediction] = ()
+    ledger: Mapping[int, LedgerState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ExportLink:
+    """A row of the ledger: where an annotation went, or why it did not."""
+
+    storage_id: int
+    annotation_id: int
+    task_id: int
+    key: str
+    digest: str | None
+    etag: str | None
+    object_exists: bool
+    attempts: int
+    error: str | None  #: of the latest attempt; None: it succeeded
+    exported_at: datetime | None
+    deleted_at: datetime | None  #: when the annotation was deleted; the object may remain
+
+
+class AnnotationEvent(NamedTuple):
+    """A row of the outbox: what happened to an annotation, written where it happened."""
+
+    id: int  #: ascending in order of writing
+    project_id: int
+    task_id: int
+    annotation_id: int
+    kind: EventKind
     created_at: datetime

@@ -6,12 +6,21 @@ PostgreSQL's sequences do that by nature), for an exported object may be named a
 """
 
 from dataclasses import fields
+from enum import StrEnum
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from labelport.catalog.clock import UtcDateTime, now
-from labelport.model import Counters, Direction, ObjectState, ShardState, Status
+from labelport.model import (
+    Counters,
+    Direction,
+    EventKind,
+    ExportFormat,
+    ObjectState,
+    ShardState,
+    Status,
+)
 
 metadata = sa.MetaData(
     naming_convention={
@@ -29,7 +38,7 @@ JSON_TEXT = sa.Text().with_variant(postgresql.JSONB(), "postgresql")
 ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
 
-def _one_of(column: str, values: type[Direction | ObjectState | ShardState | Status]) -> str:
+def _one_of(column: str, values: type[StrEnum]) -> str:
     return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
@@ -97,6 +106,11 @@ storages = sa.Table(
     sa.Column("presign_seconds", sa.Integer, nullable=False, server_default="900"),
     sa.Column("can_delete_objects", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("synchronizable", sa.Boolean, nullable=False, server_default=sa.true()),
+    # Of exports only.
+    sa.Column("export_format", sa.Text, nullable=False, server_default=ExportFormat.ANNOTATION),
+    sa.Column("key_template", sa.Text),
+    sa.Column("rows_per_file", sa.Integer, nullable=False, server_default="10000"),
+    sa.Column("watermark", sa.BigInteger, nullable=False, server_default="0"),
     sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
     # The latest sync. Every change of status is one conditional UPDATE (`catalog.runs`):
     # initialized → queued → in_progress → completed | completed_with_errors | failed → queued …
@@ -115,6 +129,8 @@ storages = sa.Table(
     sa.Column("time_failure", UtcDateTime),
     sa.CheckConstraint(_one_of("direction", Direction), name="direction"),
     sa.CheckConstraint(_one_of("status", Status), name="status"),
+    sa.CheckConstraint(_one_of("export_format", ExportFormat), name="export_format"),
+    sa.CheckConstraint("rows_per_file > 0", name="rows_per_file"),
     sa.CheckConstraint("presign_seconds BETWEEN 1 AND 604800", name="presign_seconds"),
     sqlite_autoincrement=True,
 )
@@ -191,10 +207,19 @@ tasks = sa.Table(
     sa.Column("import_object_id", ID),  # NULL: the task came from no storage
     sa.Column("row_group", sa.Integer, nullable=False, server_default="-1"),
     sa.Column("row_index", sa.BigInteger, nullable=False, server_default="-1"),
+    sa.Column("source_task", sa.Text),  # "project/task" that an export which was imported named
     sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
     sa.Column("updated_at", UtcDateTime, nullable=False, server_default=now()),
     sa.UniqueConstraint("project_id", "inner_id"),
     sa.UniqueConstraint("import_object_id", "row_group", "row_index"),
+    sa.Index(
+        "uq_tasks_project_id_source_task",
+        "project_id",
+        "source_task",
+        unique=True,
+        sqlite_where=sa.text("source_task IS NOT NULL"),
+        postgresql_where=sa.text("source_task IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 _reference(tasks, "project_id", "projects.id")
@@ -232,19 +257,40 @@ predictions = sa.Table(
 )
 _reference(predictions, "task_id", "tasks.id", ondelete="CASCADE")
 
+annotation_events = sa.Table(
+    "annotation_events",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column("project_id", ID, nullable=False),
+    sa.Column("task_id", ID, nullable=False),
+    sa.Column("annotation_id", ID, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
+    sa.Index("ix_annotation_events_project_id_id", "project_id", "id"),
+    sa.CheckConstraint(_one_of("kind", EventKind), name="kind"),
+    sqlite_autoincrement=True,
+)
+
+# The ledger of exports. An object is said to exist only after the store acknowledged it; a row
+# that failed holds the error, and is tried again by the next sync.
 export_links = sa.Table(
     "export_links",
     metadata,
     sa.Column("storage_id", ID, sa.ForeignKey("storages.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("annotation_id", ID, primary_key=True, autoincrement=False),
+    sa.Column("task_id", ID, nullable=False),
     sa.Column("key", KEY, nullable=False),
-    sa.Column("digest", sa.Text),
+    sa.Column("digest", sa.Text),  # SHA-256 of the bytes that were written last
     sa.Column("etag", sa.Text),
     sa.Column("object_exists", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("error", sa.Text),
+    sa.Column("error", sa.Text),  # of the latest attempt; NULL: it succeeded
+    sa.Column("exported_at", UtcDateTime),
+    sa.Column("deleted_at", UtcDateTime),  # when the annotation was deleted: a tombstone
     sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
     sa.Column("updated_at", UtcDateTime, nullable=False, server_default=now()),
+    sa.Index("ix_export_links_storage_id_key", "storage_id", "key"),
+    sa.Index("ix_export_links_annotation_id", "annotation_id"),
 )
 
 #: The link of every imported task, in the shape users know: (task, storage, key, row).

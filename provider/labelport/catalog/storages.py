@@ -14,7 +14,7 @@ from labelport.catalog.removing import drop_import_objects
 from labelport.catalog.schema import import_objects, projects, storages
 from labelport.catalog.validating import overlap, validate
 from labelport.errors import ConfigurationError, NotFound, SyncRefused
-from labelport.model import Counters, Direction, Status, Storage, SyncState
+from labelport.model import Counters, Direction, ExportFormat, Status, Storage, SyncState
 from labelport.uri import ObjectUri
 
 _COLUMNS = [storages.c[field.name] for field in fields(Storage)]
@@ -35,6 +35,9 @@ class Settings(TypedDict, total=False):
     presign_seconds: int
     can_delete_objects: bool
     synchronizable: bool
+    export_format: ExportFormat
+    key_template: str | None
+    rows_per_file: int
 
 
 def add(
@@ -229,4 +232,6 @@ def _has_objects(connection: sa.Connection, storage_id: int) -> bool:
 
 def _storage(row: sa.Row[tuple[object, ...]]) -> Storage:
     values = dict(row._mapping)
-    return Storage(**{**values, "direction": Direction(values["direction"])})
+    values["direction"] = Direction(values["direction"])
+    values["export_format"] = ExportFormat(values["export_format"])
+    return Storage(**values)

@@ -36,6 +36,7 @@ def upgrade() -> None:
     _create_import_objects()
     _create_tasks()
     _create_annotations()
+    _create_annotation_events()
     _create_export_links()
     op.execute(IMPORT_LINKS)
 
@@ -118,6 +119,10 @@ def _create_storages() -> None:
         _count("presign_seconds", 900, sa.Integer),
         _flag("can_delete_objects", False),
         _flag("synchronizable", True),
+        sa.Column("export_format", sa.Text, nullable=False, server_default="annotation"),
+        sa.Column("key_template", sa.Text),
+        _count("rows_per_file", 10_000, sa.Integer),
+        _count("watermark"),
         _since(),
         sa.Column("status", sa.Text, nullable=False, server_default="initialized"),
         sa.Column("run_id", sa.Text),
@@ -141,6 +146,11 @@ def _create_storages() -> None:
             " 'completed_with_errors', 'failed')",
             name=op.f("ck_storages_status"),
         ),
+        sa.CheckConstraint(
+            "export_format IN ('annotation', 'task', 'jsonl', 'parquet')",
+            name=op.f("ck_storages_export_format"),
+        ),
+        sa.CheckConstraint("rows_per_file > 0", name=op.f("ck_storages_rows_per_file")),
         sa.CheckConstraint(
             "presign_seconds BETWEEN 1 AND 604800", name=op.f("ck_storages_presign_seconds")
         ),
@@ -239,6 +249,7 @@ def _create_tasks() -> None:
         sa.Column("import_object_id", ID),
         _count("row_group", -1, sa.Integer),
         _count("row_index", -1),
+        sa.Column("source_task", sa.Text),
         _since(),
         _since("updated_at"),
         sa.PrimaryKeyConstraint("id", name="pk_tasks"),
@@ -256,6 +267,15 @@ def _create_tasks() -> None:
             ),
         ),
         sqlite_autoincrement=True,
+    )
+    present = sa.text("source_task IS NOT NULL")
+    op.create_index(
+        "uq_tasks_project_id_source_task",
+        "tasks",
+        ["project_id", "source_task"],
+        unique=True,
+        sqlite_where=present,
+        postgresql_where=present,
     )
 
 
@@ -302,17 +322,38 @@ def _create_annotations() -> None:
     op.create_index("ix_predictions_task_id", "predictions", ["task_id"])
 
 
+def _create_annotation_events() -> None:
+    op.create_table(
+        "annotation_events",
+        _id(),
+        sa.Column("project_id", ID, nullable=False),
+        sa.Column("task_id", ID, nullable=False),
+        sa.Column("annotation_id", ID, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        _since(),
+        sa.PrimaryKeyConstraint("id", name="pk_annotation_events"),
+        sa.CheckConstraint(
+            "kind IN ('created', 'updated', 'deleted')", name=op.f("ck_annotation_events_kind")
+        ),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("ix_annotation_events_project_id_id", "annotation_events", ["project_id", "id"])
+
+
 def _create_export_links() -> None:
     op.create_table(
         "export_links",
         sa.Column("storage_id", ID, nullable=False),
         sa.Column("annotation_id", ID, nullable=False, autoincrement=False),
+        sa.Column("task_id", ID, nullable=False),
         sa.Column("key", KEY, nullable=False),
         sa.Column("digest", sa.Text),
         sa.Column("etag", sa.Text),
         _flag("object_exists", False),
         _count("attempts", 0, sa.Integer),
         sa.Column("error", sa.Text),
+        sa.Column("exported_at", TIME),
+        sa.Column("deleted_at", TIME),
         _since(),
         _since("updated_at"),
         sa.PrimaryKeyConstraint("storage_id", "annotation_id", name="pk_export_links"),
@@ -320,3 +361,5 @@ def _create_export_links() -> None:
             ["storage_id"], ["storages.id"], name="fk_export_links_storage_id", ondelete="CASCADE"
         ),
     )
+    op.create_index("ix_export_links_storage_id_key", "export_links", ["storage_id", "key"])
+    op.create_index("ix_export_links_annotation_id", "export_links", ["annotation_id"])
