@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from labelport.catalog import Catalog
     from labelport.importing import OnProgress, Progress
     from labelport.model import Counters, Storage
+    from labelport.stores import Store
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,18 @@ def opened(storage: str, catalog_conn_id: str) -> Iterator[tuple[Catalog, Storag
             yield catalog, found
     except _FINAL as exc:
         raise AirflowFailException(str(exc)) from exc
+
+
+@asynccontextmanager
+async def opened_store(storage: Storage) -> AsyncIterator[Store]:
+    """The store of *storage*, open."""
+    from labelport.connections import open_store
+
+    store = open_store(storage)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @contextmanager
