@@ -8,10 +8,7 @@ finds what it had saved of it.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
-import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -22,6 +19,7 @@ from labelport.catalog.batches import Batch, BatchWriter, Piece
 from labelport.comparing import Comparison, Found
 from labelport.errors import ConfigurationError
 from labelport.formats import media_row
+from labelport.inprocess import Opener, sync_here
 from labelport.loading import Limits, Loader
 from labelport.model import (
     Counters,
@@ -33,9 +31,8 @@ from labelport.model import (
     Storage,
     SyncState,
 )
+from labelport.progress import Meter, OnProgress
 from labelport.stores import Store
-
-log = logging.getLogger(__name__)
 
 _MEDIA_PAGE = 5_000
 _FILES_PAGE = 1_000
@@ -54,21 +51,9 @@ class ImportOptions:
     lease_seconds: float = syncing.LEASE_SECONDS
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a shard, or a whole sync in one process, has come."""
-
-    counters: Counters
-    seconds: float  #: since it began here
-    rate: float  #: tasks made and objects passed over, per second, since it began here
-
-
-OnProgress = Callable[[Progress], None]
-
-
 def import_storage(
     catalog: Catalog,
-    open_store: Callable[[Storage], Store],
+    open_store: Opener,
     storage: Storage,
     *,
     job: str,
@@ -85,41 +70,17 @@ def import_storage(
         ConfigurationError: it is no import storage, or its connection cannot be used.
     """
     check_importable(storage)
-    run_id = f"{job}/{uuid.uuid4().hex}"
-    syncing.queue(catalog, storage, run_id=run_id, job=job)
-    try:
-        asyncio.run(_import_all(catalog, open_store, storage, run_id, options, shards, on_progress))
-    except BaseException as error:
-        state = syncing.fail(catalog, storage, run_id=run_id, error=error)
-        if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
-            raise
-        log.error("the sync of %s failed: %s", storage.name, error)
-        return state
-    return syncing.finish(catalog, storage, run_id=run_id)
-
-
-async def _import_all(
-    catalog: Catalog,
-    open_store: Callable[[Storage], Store],
-    storage: Storage,
-    run_id: str,
-    options: ImportOptions,
-    count: int,
-    on_progress: OnProgress | None,
-) -> None:
-    store = open_store(storage)
-    try:
-        parts = await plan(catalog, store, storage, run_id=run_id, shards=count)
-        meter = _Meter(on_progress)
-        async with asyncio.TaskGroup() as group:
-            for part in parts:
-                group.create_task(
-                    _import_shard(catalog, store, storage, run_id, part.index, options, meter)
-                )
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from errors
-    finally:
-        await store.close()
+    meter = Meter(on_progress)
+    return sync_here(
+        catalog,
+        open_store,
+        storage,
+        job=job,
+        plan=lambda store, run_id: plan(catalog, store, storage, run_id=run_id, shards=shards),
+        work=lambda store, run_id, index: _import_shard(
+            catalog, store, storage, run_id, index, options, meter
+        ),
+    )
 
 
 def check_importable(storage: Storage) -> None:
@@ -167,7 +128,7 @@ async def import_shard(
         TooManyErrors: see `ImportOptions.max_errors`; what was saved stays.
         StoreError: the store cannot be listed, or refuses object after object.
     """
-    return await _import_shard(catalog, store, storage, run_id, index, options, _Meter(on_progress))
+    return await _import_shard(catalog, store, storage, run_id, index, options, Meter(on_progress))
 
 
 async def _import_shard(
@@ -177,7 +138,7 @@ async def _import_shard(
     run_id: str,
     index: int,
     options: ImportOptions,
-    meter: _Meter,
+    meter: Meter,
 ) -> Counters:
     with syncing.hold_shard(
         catalog,
@@ -200,33 +161,6 @@ async def _import_shard(
                 meter.add(added)
         meter.report()
         return counters
-
-
-class _Meter:
-    """Adds up progress and tells it at most once a second."""
-
-    def __init__(self, on_progress: OnProgress | None) -> None:
-        self._tell = on_progress
-        self._before = self._counters = Counters()
-        self._begun = self._told = time.monotonic()
-
-    def start(self, counters: Counters) -> None:
-        self._before += counters
-        self._counters += counters
-
-    def add(self, added: Counters) -> None:
-        self._counters += added
-        if time.monotonic() - self._told >= 1:
-            self.report()
-
-    def report(self) -> None:
-        self._told = time.monotonic()
-        if self._tell is None:
-            return
-        seconds = self._told - self._begun
-        passed = self._counters.created + self._counters.existed
-        done = passed - self._before.created - self._before.existed
-        self._tell(Progress(self._counters, seconds, done / seconds if seconds else 0.0))
 
 
 async def _ahead(batches: AsyncGenerator[Batch, None]) -> AsyncGenerator[Batch, None]:

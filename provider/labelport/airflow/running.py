@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
     from labelport.catalog import Catalog
-    from labelport.importing import OnProgress, Progress
     from labelport.model import Counters, Storage
+    from labelport.progress import OnProgress, Progress
     from labelport.stores import Store
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from labelport.catalog.clock import in_seconds, now
+from labelport.catalog.database import Catalog
 from labelport.catalog.schema import import_errors, storages, sync_shards
-from labelport.model import Counters, ShardState, Status
+from labelport.errors import TooManyErrors
+from labelport.model import Counters, Direction, ShardState, Status, Storage
 
 _ACTIVE = [status for status in Status if status.active]
 
@@ -193,6 +195,22 @@ def totals(connection: sa.Connection, storage_id: int, run_id: str) -> Counters:
         )
     ).one()
     return Counters(*(int(value) for value in row))
+
+
+def check_errors(
+    catalog: Catalog, storage: Storage, run_id: str, added: Counters, max_errors: int | None
+) -> None:
+    """Raise `TooManyErrors` if a run, after it *added* some, has more errors than it may."""
+    if max_errors is None or not added.errors:
+        return
+    with catalog.read() as connection:
+        errors = totals(connection, storage.id, run_id).errors
+    if errors > max_errors:
+        place = "errors" if storage.direction is Direction.IMPORT else "ledger --failed"
+        raise TooManyErrors(
+            f"{errors} failures are more than max_errors={max_errors}; see "
+            f"`labelport {place} {storage.name}`"
+        )
 
 
 def _owned(storage_id: int, run_id: str) -> sa.ColumnElement[bool]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -55,9 +55,25 @@ def get(connection: sa.Connection, task_id: int) -> TaskDetails:
         raise NotFound(f"there is no task {task_id}; see: labelport tasks list")
     return TaskDetails(
         _task(row),
-        _of_task(connection, schema.annotations, Annotation, task_id),
-        _of_task(connection, schema.predictions, Prediction, task_id),
+        annotations_of(connection, [task_id]),
+        predictions_of(connection, [task_id]),
     )
+
+
+def of_ids(connection: sa.Connection, task_ids: Sequence[int]) -> dict[int, Task]:
+    """Some tasks, by id; at most a page of ids. Those that do not exist are left out."""
+    rows = connection.execute(_select().where(tasks.c.id.in_(task_ids)))
+    return {row.id: _task(row) for row in rows}
+
+
+def annotations_of(connection: sa.Connection, task_ids: Sequence[int]) -> list[Annotation]:
+    """The annotations of some tasks, in order of their own ids; at most a page of task ids."""
+    return _of_tasks(connection, schema.annotations, Annotation, task_ids)
+
+
+def predictions_of(connection: sa.Connection, task_ids: Sequence[int]) -> list[Prediction]:
+    """The predictions of some tasks, in order of their own ids; at most a page of task ids."""
+    return _of_tasks(connection, schema.predictions, Prediction, task_ids)
 
 
 def delete(connection: sa.Connection, task_ids: Iterable[int]) -> int:
@@ -93,10 +109,18 @@ def _task(row: sa.Row[tuple[object, ...]]) -> Task:
     )
 
 
-def _of_task(connection: sa.Connection, table: sa.Table, kind: type[_T], task_id: int) -> list[_T]:
-    columns = [
-        sa.cast(table.c.result, sa.Text).label("result") if name == "result" else table.c[name]
-        for name in kind.__dataclass_fields__
-    ]
-    query = sa.select(*columns).where(table.c.task_id == task_id).order_by(table.c.id)
-    return [kind(**row) for row in connection.execute(query).mappings()]
+def _of_tasks(
+    connection: sa.Connection, table: sa.Table, kind: type[_T], task_ids: Sequence[int]
+) -> list[_T]:
+    query = select_as(table, kind).where(table.c.task_id.in_(task_ids)).order_by(table.c.id)
+    return [kind(*row) for row in connection.execute(query).tuples()]
+
+
+def select_as(table: sa.Table, kind: type[_T]) -> sa.Select[Any]:
+    """*table*'s columns in the order of *kind*'s fields, its JSON as text."""
+    return sa.select(
+        *(
+            sa.cast(table.c.result, sa.Text).label("result") if name == "result" else table.c[name]
+            for name in kind.__dataclass_fields__
+        )
+    )

@@ -21,8 +21,8 @@ from labelport.cli.shapes import of_storage
 from labelport.model import Status, Storage, SyncState
 
 if TYPE_CHECKING:
-    from labelport.importing import OnProgress
-    from labelport.importing import Progress as ImportProgress
+    from labelport.progress import OnProgress
+    from labelport.progress import Progress as ImportProgress
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
