@@ -10,8 +10,9 @@ from itertools import islice
 
 import sqlalchemy as sa
 
-from labelport.catalog import schema
-from labelport.catalog.schema import import_objects, tasks
+from labelport.catalog import events, schema
+from labelport.catalog.annotations import bury, lock_projects
+from labelport.catalog.schema import import_objects, storages, tasks
 from labelport.model import ObjectState
 
 _BATCH = 5_000  # ids in one statement; SQLite takes at most 32,766 parameters
@@ -27,6 +28,8 @@ def drop_import_objects(connection: sa.Connection, storage_id: int, *, delete_ta
     objects = sa.select(import_objects.c.id).where(import_objects.c.storage_id == storage_id)
     linked = tasks.c.import_object_id.in_(objects)
     if delete_tasks:
+        project = sa.select(storages.c.project_id).where(storages.c.id == storage_id)
+        events.lock(connection, connection.scalars(project))
         _delete_of_tasks(connection, sa.select(tasks.c.id).where(linked))
         count = connection.execute(tasks.delete().where(linked)).rowcount
     else:
@@ -38,6 +41,7 @@ def drop_import_objects(connection: sa.Connection, storage_id: int, *, delete_ta
 
 
 def _delete_batch(connection: sa.Connection, ids: list[int]) -> int:
+    lock_projects(connection, task_ids=ids)
     object_ids = _lock_objects(connection, ids)
     _delete_of_tasks(connection, ids)
     count = connection.execute(tasks.delete().where(tasks.c.id.in_(ids))).rowcount
@@ -61,8 +65,8 @@ def _lock_objects(connection: sa.Connection, task_ids: list[int]) -> list[int]:
 
 
 def _delete_of_tasks(connection: sa.Connection, ids: list[int] | sa.Select[tuple[int]]) -> None:
-    for table in (schema.annotations, schema.predictions):
-        connection.execute(table.delete().where(table.c.task_id.in_(ids)))
+    bury(connection, schema.annotations.c.task_id.in_(ids))
+    connection.execute(schema.predictions.delete().where(schema.predictions.c.task_id.in_(ids)))
 
 
 def _batches(ids: Iterable[int]) -> Iterator[list[int]]:

@@ -1,0 +1,181 @@
+"""Annotations: made, changed and deleted one by one, each with its event and its task's counters.
+
+Results are JSON text of a list that every database accepts: `labelport.formats` sees to that, here
+nothing is parsed. Whoever changes annotations of several projects in one transaction begins with
+`lock_projects`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import TypedDict, Unpack
+
+import sqlalchemy as sa
+
+from labelport.catalog import events
+from labelport.catalog.clock import now
+from labelport.catalog.schema import annotations as rows
+from labelport.catalog.schema import export_links, tasks
+from labelport.errors import NotFound
+from labelport.model import Annotation, AnnotationRow, EventKind
+
+#: JSON as the database's own text: nothing is parsed or rounded.
+_COLUMNS = [
+    sa.cast(rows.c.result, sa.Text).label("result") if name == "result" else column
+    for name, column in ((field.name, rows.c[field.name]) for field in fields(Annotation))
+]
+
+
+class Changes(TypedDict, total=False):
+    """What `update` may change; what is not given stays."""
+
+    result: str  #: JSON text
+    completed_by: str | None
+    was_cancelled: bool
+    ground_truth: bool
+    lead_time: float | None  #: seconds
+
+
+def create(connection: sa.Connection, task_id: int, row: AnnotationRow) -> Annotation:
+    """Save a new annotation of a task. Raises `NotFound` if there is no such task.
+
+    Its times are *row*'s, else now.
+    """
+    project_id = _lock(connection, tasks, task_id, "task")
+    values = row._asdict() | {
+        "task_id": task_id,
+        "project_id": project_id,
+        "result": _json(row.result),
+        "created_at": row.created_at or now(),
+        "updated_at": row.updated_at or row.created_at or now(),
+    }
+    query = rows.insert().values(values).returning(*_COLUMNS)
+    saved = Annotation(**connection.execute(query).mappings().one())
+    events.record(connection, EventKind.CREATED, rows.c.id == saved.id)
+    _recount(connection, task_id)
+    return saved
+
+
+def update(connection: sa.Connection, annotation_id: int, **changes: Unpack[Changes]) -> Annotation:
+    """Change an annotation. Raises `NotFound` if there is none."""
+    _lock(connection, rows, annotation_id, "annotation")
+    values: dict[str, object] = {**changes, "updated_at": now()}
+    if "result" in changes:
+        values["result"] = _json(changes["result"])
+    this = rows.c.id == annotation_id
+    query = rows.update().where(this).values(values).returning(*_COLUMNS)
+    saved = Annotation(**connection.execute(query).mappings().one())
+    events.record(connection, EventKind.UPDATED, this)
+    _recount(connection, saved.task_id)
+    return saved
+
+
+def delete(connection: sa.Connection, annotation_id: int) -> None:
+    """Delete an annotation; its rows of the ledger become tombstones.
+
+    What was exported of it stays in the stores until an export deletes it. Raises `NotFound`.
+    """
+    _lock(connection, rows, annotation_id, "annotation")
+    this = rows.c.id == annotation_id
+    task_id = connection.execute(sa.select(rows.c.task_id).where(this)).scalar_one()
+    bury(connection, this)
+    _recount(connection, task_id)
+
+
+def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
+    """Delete the annotations *which* holds for, with events and tombstones, in three statements.
+
+    Under their project's lock (`events.lock`); their tasks' counters are the caller's to mind.
+    """
+    events.record(connection, EventKind.DELETED, which)
+    ids = sa.select(rows.c.id).where(which)
+    connection.execute(
+        export_links.update()
+        .where(export_links.c.annotation_id.in_(ids), export_links.c.deleted_at.is_(None))
+        .values(deleted_at=now(), updated_at=now())
+    )
+    connection.execute(rows.delete().where(which))
+
+
+def get(connection: sa.Connection, annotation_id: int) -> Annotation:
+    """An annotation. Raises `NotFound`."""
+    query = sa.select(*_COLUMNS).where(rows.c.id == annotation_id)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise _not_found("annotation", annotation_id)
+    return Annotation(**row)
+
+
+def page(
+    connection: sa.Connection,
+    *,
+    task_id: int | None = None,
+    project_id: int | None = None,
+    after: int = 0,
+    limit: int = 100,
+) -> list[Annotation]:
+    """Up to *limit* annotations with an id above *after*, in order of id.
+
+    The id of the last one is the *after* of the next page; a short page is the last.
+    """
+    query = sa.select(*_COLUMNS).where(rows.c.id > after)
+    if task_id is not None:
+        query = query.where(rows.c.task_id == task_id)
+    if project_id is not None:
+        query = query.where(rows.c.project_id == project_id)
+    found = connection.execute(query.order_by(rows.c.id).limit(limit))
+    return [Annotation(**row) for row in found.mappings()]
+
+
+def lock_projects(
+    connection: sa.Connection, *, task_ids: Iterable[int] = (), annotation_ids: Iterable[int] = ()
+) -> None:
+    """Take `events.lock` for the projects of these tasks and annotations, a few thousand of each.
+
+    Without it, two transactions that each change several projects could deadlock.
+    """
+    projects: set[int] = set()
+    for table, ids in ((tasks, task_ids), (rows, annotation_ids)):
+        query = sa.select(table.c.project_id).where(table.c.id.in_(list(ids))).distinct()
+        projects.update(connection.scalars(query))
+    events.lock(connection, projects)
+
+
+def _lock(connection: sa.Connection, table: sa.Table, number: int, what: str) -> int:
+    """The project of a task or annotation that exists, and will until the transaction ends."""
+    query = sa.select(table.c.project_id).where(table.c.id == number)
+    events.lock(connection, connection.scalars(query))
+    project_id: int | None = connection.scalar(query)  # it may have gone while we waited
+    if project_id is None:
+        raise _not_found(what, number)
+    return project_id
+
+
+def _recount(connection: sa.Connection, task_id: int) -> None:
+    """Set a task's counters by what it has: no error made once is carried on."""
+    cancelled = rows.c.was_cancelled
+    total, of_those_cancelled = connection.execute(
+        sa.select(sa.func.count(), sa.func.count(sa.case((cancelled, 1)))).where(
+            rows.c.task_id == task_id
+        )
+    ).one()
+    done = total - of_those_cancelled
+    connection.execute(
+        tasks.update()
+        .where(tasks.c.id == task_id)
+        .values(
+            total_annotations=done,
+            cancelled_annotations=of_those_cancelled,
+            is_labeled=done >= tasks.c.overlap,
+            updated_at=now(),
+        )
+    )
+
+
+def _json(text: str) -> sa.Cast[str]:
+    return sa.cast(sa.literal(text, sa.Text), rows.c.result.type)
+
+
+def _not_found(what: str, number: int) -> NotFound:
+    return NotFound(f"there is no {what} {number}; see: labelport {what}s list")
