@@ -173,6 +173,8 @@ class TaskRow(NamedTuple):
     allow_skip: bool = True
     meta: str | None = None
     row_group: int = -1
+    #: ``project/task``, when an export says which task this was: rows that agree become one task.
+    source_task: str | None = None
 
 
 @dataclass(frozen=True)

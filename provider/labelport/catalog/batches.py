@@ -262,7 +262,7 @@ class BatchWriter:
     ) -> Iterator[tuple[object, ...]]:
         project, overlap = self._storage.project_id, self._overlap
         for number, (target, task) in enumerate(inserts, inner_id):
-            row, data, annotations, predictions, allow_skip, meta, row_group = task
+            row, data, annotations, predictions, allow_skip, meta, row_group, _ = task
             done = sum(not a.was_cancelled for a in annotations) if annotations else 0
             values = (
                 *(project, number, data, meta, overlap, allow_skip, done >= overlap, done),

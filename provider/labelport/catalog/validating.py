@@ -6,7 +6,8 @@ import re
 
 from labelport.catalog.naming import check_name
 from labelport.errors import ConfigurationError
-from labelport.model import Storage
+from labelport.key_template import check_template
+from labelport.model import Direction, ExportFormat, Storage
 
 SCHEMES = ("s3", "gs", "azure-blob", "file", "memory")
 MAX_PRESIGN_SECONDS = 604_800  # a week: the longest that S3 signs for
@@ -27,6 +28,7 @@ def validate(storage: Storage) -> None:
             f"presign_seconds is {storage.presign_seconds}; choose 1 to {MAX_PRESIGN_SECONDS}, "
             "the week that clouds sign for at most"
         )
+    _check_export(storage)
 
 
 def _check_location(storage: Storage) -> None:
@@ -69,6 +71,25 @@ def _check_regex(regex_filter: str | None) -> None:
             f"regex_filter {regex_filter!r} is not a regular expression: {error}. It is matched "
             r"from the start of the whole key; an example: .*\.jpe?g$"
         ) from error
+
+
+def _check_export(storage: Storage) -> None:
+    if storage.export_format not in list(ExportFormat):
+        raise ConfigurationError(
+            f"there is no export format {storage.export_format!r}; choose "
+            + ", ".join(ExportFormat)
+        )
+    if storage.rows_per_file < 1:
+        raise ConfigurationError(
+            f"rows_per_file is {storage.rows_per_file}; a file holds at least one annotation"
+        )
+    if storage.key_template is None:
+        return
+    if storage.direction is not Direction.EXPORT:
+        raise ConfigurationError(
+            "key_template is of exports; leave it out, or add the storage with direction export"
+        )
+    check_template(storage.key_template, ExportFormat(storage.export_format))
 
 
 def overlap(one: Storage, other: Storage) -> bool:

@@ -9,6 +9,7 @@ from itertools import count, repeat
 from operator import attrgetter
 
 from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec.json import Decoder
 
 from labelport.errors import FormatError
 from labelport.formats.refusing import SHALLOW, refuse_depth
@@ -17,6 +18,9 @@ from labelport.model import AnnotationRow, PredictionRow, TaskRow
 #: What the author of a misshapen row does.
 REMEDY = 'Write the row as {"data": {…}}, or as the data alone'
 _PRECIOUS = ("data", "annotations", "completions", "predictions")
+_OF_ANNOTATION = ("result", "task")
+_OF_SOURCE_TASK = ("data",)
+_MOST_ID = 2**63
 
 
 class Person(Struct, gc=False):
@@ -57,6 +61,22 @@ class Shape(Struct, gc=False):
     predictions: list[Prediction] | UnsetType | None = UNSET
     allow_skip: Raw | UnsetType = UNSET
     meta: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET  #: with ``task``, the row may be an exported annotation
+    task: Raw | UnsetType = UNSET
+
+
+class SourceTask(Struct, gc=False):
+    """The task inside an exported annotation, with the ids it had there."""
+
+    data: Raw | UnsetType = UNSET
+    id: int | str | None = None
+    project: int | str | None = None
+    allow_skip: Raw | UnsetType = UNSET
+    meta: Raw | UnsetType = UNSET
+
+
+_ANNOTATION = Decoder(Annotation).decode
+_SOURCE_TASK = Decoder(SourceTask).decode
 
 
 def plain_tasks(rows: Iterable[Plain], first: int) -> list[TaskRow]:
@@ -75,18 +95,45 @@ def task(shape: Shape, body: bytes | Raw, row: int) -> TaskRow:
         lost = next((name for name in _PRECIOUS if getattr(shape, name) is not UNSET), None)
         if lost:
             raise FormatError(f'"{lost}" without "data"', REMEDY)
-        return TaskRow(row, _data(str(body, "utf-8").strip()))
+        return _annotated(shape, body, row) or TaskRow(row, _data(str(body, "utf-8").strip()))
     if shape.annotations and shape.completions:
         raise FormatError('both "annotations" and "completions"', "Keep one of the two")
     annotations = shape.annotations or shape.completions
     return TaskRow(
         row,
         _data(str(shape.data, "utf-8")),
-        [_annotation(each) for each in annotations] if annotations else (),
+        [annotation_row(each) for each in annotations] if annotations else (),
         [_prediction(each) for each in shape.predictions] if shape.predictions else (),
         shape.allow_skip is UNSET or _flag(shape.allow_skip),
         None if shape.meta is UNSET else _meta(shape.meta),
     )
+
+
+def _annotated(shape: Shape, body: bytes | Raw, row: int) -> TaskRow | None:
+    """The task inside an exported annotation, with that annotation; None: *body* is none."""
+    if shape.result is UNSET or shape.task is UNSET or bytes(shape.result)[:1] != b"[":
+        return None
+    nested = bytes(shape.task)
+    source = _SOURCE_TASK(nested) if nested[:1] == b"{" else None
+    if source is None or source.data is UNSET:
+        return None
+    refuse_repeated(bytes(body), _OF_ANNOTATION)
+    refuse_repeated(nested, _OF_SOURCE_TASK)
+    return TaskRow(
+        row,
+        _data(str(source.data, "utf-8")),
+        [annotation_row(_ANNOTATION(body))],
+        allow_skip=source.allow_skip is UNSET or _flag(source.allow_skip),
+        meta=None if source.meta is UNSET else _meta(source.meta),
+        source_task=_source_name(source),
+    )
+
+
+def _source_name(source: SourceTask) -> str | None:
+    ids = (source.project, source.id)
+    if all(isinstance(number, int) and 0 < number < _MOST_ID for number in ids):
+        return f"{source.project}/{source.id}"
+    return None
 
 
 def repeated(block: bytes, shapes: Sequence[Shape]) -> bool:
@@ -98,13 +145,13 @@ def repeated(block: bytes, shapes: Sequence[Shape]) -> bool:
     return False
 
 
-def refuse_repeated(body: bytes) -> None:
+def refuse_repeated(body: bytes, precious: Sequence[str] = _PRECIOUS) -> None:
     """Raise FormatError if a row, which is sound JSON, has a key twice that must not be lost."""
-    if all(body.count(b'"%b"' % name.encode()) < 2 for name in _PRECIOUS):
+    if all(body.count(b'"%b"' % name.encode()) < 2 for name in precious):
         return
     pairs = json.JSONDecoder(object_pairs_hook=list).decode(body.decode())
     names = [name for name, _ in pairs]
-    for name in _PRECIOUS:
+    for name in precious:
         if names.count(name) > 1:
             raise FormatError(f'"{name}" stands twice in the row', "Keep one of the two")
 
@@ -130,7 +177,7 @@ def _result(raw: Raw) -> str:
     return text
 
 
-def _annotation(shape: Annotation) -> AnnotationRow:
+def annotation_row(shape: Annotation) -> AnnotationRow:
     return AnnotationRow(
         _result(shape.result),
         _who(shape.completed_by),
