@@ -113,7 +113,7 @@ def _of_tasks(
     connection: sa.Connection, table: sa.Table, kind: type[_T], task_ids: Sequence[int]
 ) -> list[_T]:
     query = select_as(table, kind).where(table.c.task_id.in_(task_ids)).order_by(table.c.id)
-    return [kind(*row) for row in connection.execute(query).tuples()]
+    return [kind(**row) for row in connection.execute(query).mappings()]
 
 
 def select_as(table: sa.Table, kind: type[_T]) -> sa.Select[Any]:
