@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -460,6 +462,29 @@ def test_an_annotation_deleted_while_it_is_written_ends_deleted(
     assert state.status is Status.COMPLETED
     assert set(objects(bucket)) == {f"out/{ids[0]}", f"out/{ids[2]}"}
     assert [row.annotation_id for row in rows(catalog, storage)] == [ids[0], ids[2]]
+
+
+def test_deletions_all_the_while_end_with_what_is_left(catalog: Catalog, bucket: Bucket) -> None:
+    """Another thread deletes while pages are read, written and recorded; nothing deadlocks."""
+    ids = annotated(catalog, 600)
+    storage = target(catalog, bucket, can_delete_objects=True)
+    doomed = random.sample(ids, 200)
+
+    def delete_some() -> None:
+        for number in doomed:
+            with catalog.begin() as connection:
+                annotations.delete(connection, number)
+
+    with ThreadPoolExecutor(1) as pool:
+        deleting = pool.submit(delete_some)
+        while not deleting.done():
+            assert export(catalog, storage, shards=3, select=Selection.ALL).status == "completed"
+        deleting.result()
+    export(catalog, storage)
+
+    left = set(ids) - set(doomed)
+    assert set(objects(bucket)) == {f"out/{number}" for number in left}
+    assert {row.annotation_id for row in rows(catalog, storage)} == left
 
 
 def test_a_deletion_that_the_store_refuses_is_tried_again(catalog: Catalog, bucket: Bucket) -> None:

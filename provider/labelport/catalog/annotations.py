@@ -27,6 +27,10 @@ _COLUMNS = [
 ]
 
 
+#: How many values one statement may list.
+_CHUNK = 5_000
+
+
 class Changes(TypedDict, total=False):
     """What `update` may change; what is not given stays."""
 
@@ -89,13 +93,17 @@ def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
     Under their project's lock (`events.lock`); their tasks' counters are the caller's to mind.
     """
     events.record(connection, EventKind.DELETED, which)
-    ids = sa.select(rows.c.id).where(which)
-    connection.execute(
-        export_links.update()
-        .where(export_links.c.annotation_id.in_(ids), export_links.c.deleted_at.is_(None))
-        .values(deleted_at=now(), updated_at=now())
-    )
-    connection.execute(rows.delete().where(which))
+    # Annotations before the ledger, as an export locks them: so nobody deadlocks.
+    gone = list(connection.scalars(rows.delete().where(which).returning(rows.c.id)))
+    for start in range(0, len(gone), _CHUNK):
+        connection.execute(
+            export_links.update()
+            .where(
+                export_links.c.annotation_id.in_(gone[start : start + _CHUNK]),
+                export_links.c.deleted_at.is_(None),
+            )
+            .values(deleted_at=now(), updated_at=now())
+        )
 
 
 def get(connection: sa.Connection, annotation_id: int) -> Annotation:
