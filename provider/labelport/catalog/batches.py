@@ -2,7 +2,7 @@
 
 The shard's row is the fence: a worker that lost its shard fails the batch and has written nothing.
 Two workers that meet at one key conflict on a unique constraint; the second looks again at what
-is there and saves the rest.
+is there and saves the rest. So it does where two rows of one source make its task at once.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from itertools import repeat
 from typing import NamedTuple
 
-import msgspec
 import sqlalchemy as sa
 
-from labelport.catalog import bulk, objects, runs, shards
+from labelport.catalog import bulk, events, objects, runs, shards, source_tasks
 from labelport.catalog.clock import now
 from labelport.catalog.database import Catalog
 from labelport.catalog.objects import SavedRow
 from labelport.catalog.schema import import_objects, projects, tasks
+from labelport.catalog.source_tasks import same_json
 from labelport.errors import SyncLost, TooManyErrors
 from labelport.model import (
     UNDEFINED_NAME,
@@ -42,6 +42,7 @@ class Target:
     id: int | None = None
     revisited: bool = False  #: some of its rows may be tasks already
     refresh: bool = False  #: then their data is replaced, where nobody has annotated it
+    refused: frozenset[int] = frozenset()  #: rows that could not join their source's task
 
 
 class Piece(NamedTuple):
@@ -85,6 +86,7 @@ class _Work(NamedTuple):
     inserts: list[tuple[Target, TaskRow]]
     updates: list[tuple[int, str]]  #: task id, data
     problems: list[Problem]
+    joins: list[tuple[int, tuple[Target, TaskRow]]]  #: a task that exists gets annotations
 
 
 class BatchWriter:
@@ -117,6 +119,7 @@ class BatchWriter:
 
     def _try(self, batch: Batch) -> Counters:
         work = self._prepare(batch)
+        pieces = [_standing(piece) if piece.target.refused else piece for piece in batch.pieces]
         inner_id = self._reserve_inner_ids(len(batch.media) + len(work.inserts))
         added = batch.counters + Counters(
             created=len(batch.media) + len(work.inserts),
@@ -128,8 +131,12 @@ class BatchWriter:
                 connection, project_id=self._storage.project_id, storage_id=self._storage.id
             ):
                 raise SyncLost(f"storage {self._storage.name} was removed during its sync")
+            if work.joins:
+                events.lock(connection, [self._storage.project_id])
             self._save_media(connection, batch.media, inner_id)
-            ids = self._save_objects(connection, batch.pieces)
+            ids = self._save_objects(connection, pieces)
+            source_tasks.count_in(connection, work.joins)
+            self._save_labels(connection, work.joins)
             self._save_tasks(connection, work.inserts, ids, inner_id + len(batch.media))
             _replace_data(connection, work.updates)
             self._save_problems(connection, work.problems)
@@ -146,7 +153,7 @@ class BatchWriter:
 
     def _prepare(self, batch: Batch) -> _Work:
         """Tell the rows to insert from those to replace, reading only what may exist already."""
-        work = _Work([], [], list(batch.problems))
+        work = _Work([], [], list(batch.problems), [])
         with self._catalog.read() as connection:
             saved = _saved_rows(connection, [p for p in batch.pieces if p.target.revisited])
         for target, _, rows, *_ in batch.pieces:
@@ -158,7 +165,17 @@ class BatchWriter:
                 work.inserts.append((target, rows[0]))
             else:
                 work.inserts.extend([(target, task) for task in rows])
+        if any(task.source_task for _, task in work.inserts):
+            return self._settle(work)
         return work
+
+    def _settle(self, work: _Work) -> _Work:
+        """Let rows of one source share its task, made by an earlier row of the batch or before."""
+        with self._catalog.read() as connection:
+            inserts, joins, problems = source_tasks.settle(
+                connection, self._storage.project_id, work.inserts
+            )
+        return _Work(inserts, work.updates, [*work.problems, *problems], joins)
 
     def _reserve_inner_ids(self, count: int) -> int:
         """The first of *count* numbers that are ours; a batch that fails wastes them.
@@ -242,12 +259,12 @@ class BatchWriter:
         first_inner_id: int,
     ) -> None:
         labelled = any(task.annotations or task.predictions for _, task in inserts)
-        # Only labels need to know their tasks' ids beforehand.
+        # Only labels need to know their tasks' ids beforehand, and only they name a source.
         ids: Sequence[int] = bulk.reserve_ids(connection, "tasks", len(inserts)) if labelled else ()
         bulk.insert(
             connection,
             "tasks",
-            (("id", *_TASK_COLUMNS) if labelled else _TASK_COLUMNS),
+            (("id", "source_task", *_TASK_COLUMNS) if labelled else _TASK_COLUMNS),
             self._task_values(inserts, object_ids, first_inner_id, ids),
         )
         if labelled:
@@ -262,14 +279,14 @@ class BatchWriter:
     ) -> Iterator[tuple[object, ...]]:
         project, overlap = self._storage.project_id, self._overlap
         for number, (target, task) in enumerate(inserts, inner_id):
-            row, data, annotations, predictions, allow_skip, meta, row_group, _ = task
+            row, data, annotations, predictions, allow_skip, meta, row_group, source = task
             done = sum(not a.was_cancelled for a in annotations) if annotations else 0
             values = (
                 *(project, number, data, meta, overlap, allow_skip, done >= overlap, done),
                 *(len(annotations) - done, len(predictions)),
                 *(object_ids[id(target)], row_group, row),
             )
-            yield (ids[number - inner_id], *values) if ids else values
+            yield (ids[number - inner_id], source, *values) if ids else values
 
     def _save_labels(
         self, connection: sa.Connection, saved: Sequence[tuple[int, tuple[Target, TaskRow]]]
@@ -389,7 +406,7 @@ _ANNOTATION_COLUMNS = (
 def _sort_in(work: _Work, target: Target, task: TaskRow, saved: SavedRow | None) -> None:
     if saved is None:
         work.inserts.append((target, task))
-    elif not target.refresh or _same_json(saved.data, task.data):
+    elif not target.refresh or same_json(saved.data, task.data):
         return
     elif saved.annotated:
         work.problems.append(
@@ -404,8 +421,10 @@ def _sort_in(work: _Work, target: Target, task: TaskRow, saved: SavedRow | None)
         work.updates.append((saved.task_id, task.data))
 
 
-def _same_json(one: str, other: str) -> bool:
-    return one == other or msgspec.json.decode(one) == msgspec.json.decode(other)
+def _standing(piece: Piece) -> Piece:
+    """*piece* of an object whose refused rows are to be read again, as those that failed are."""
+    state = ObjectState.ERROR if piece.state is ObjectState.DONE else piece.state
+    return piece._replace(state=state, rows_failed=piece.rows_failed + len(piece.target.refused))
 
 
 def _saved_rows(connection: sa.Connection, pieces: Sequence[Piece]) -> dict[_RowId, SavedRow]:
