@@ -88,7 +88,7 @@ def delete(connection: sa.Connection, annotation_id: int) -> None:
 
 
 def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
-    """Delete the annotations *which* holds for, with events and tombstones, in three statements.
+    """Delete the annotations *which* holds for, with events and tombstones, all at once.
 
     Under their project's lock (`events.lock`); their tasks' counters are the caller's to mind.
     """

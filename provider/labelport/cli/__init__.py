@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from labelport import __version__
-from labelport.cli import database, problems, projects, storages, syncing, tasks
+from labelport.cli import annotating, database, ledger, problems, projects, storages, syncing, tasks
 from labelport.cli.output import complain
 from labelport.errors import ConfigurationError, LabelportError
 
@@ -26,8 +26,8 @@ _PIPE_CLOSED = 141  # and of SIGPIPE
 _EPILOG = """\
 exit status:
   0    done, and nothing failed
-  1    something failed: a sync ended failed or completed_with_errors, a check did not
-       pass, a store refused, another sync is running
+  1    something failed: a sync ended failed or completed_with_errors, rows of a file were
+       left out, a check did not pass, a store refused, another sync is running
   2    the command, a setting or the catalog is not as it must be; the message says what
        to do
   130  interrupted (a sync that was running is marked failed, and resumes next time)
@@ -71,6 +71,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"labelport {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (database, projects, storages, tasks, syncing, problems):
+    for module in (database, projects, storages, tasks, annotating, syncing, ledger, problems):
         module.add_commands(commands)
     return parser

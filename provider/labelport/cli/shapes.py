@@ -7,9 +7,15 @@
 ``storages list``            an array of storages
 ``storages remove``          ``{"tasks_kept": n, "tasks_deleted": n}``
 ``storages check``           an array of ``{"name", "ok", "detail", "remedy"}``
-``sync``                     the storage, as its sync left it
+``sync``, ``export``         the storage, as its sync left it
 ``tasks list``               ``{"tasks": [task, …], "next": id or null}``; go on with ``--after``
 ``tasks show``               a task with ``annotations`` and ``predictions``
+``annotations import``       ``{"created": n, "updated": n, "deleted": n, "errors": [problem, …]}``
+``annotations list``         ``{"annotations": [annotation, …], "next": id or null}``
+``annotations show``         an annotation
+``annotations delete``       ``{"deleted": id}``
+``ledger``                   ``{"links": [link, …], "counts": {"exported", "failed", "deleted"},
+                             "next": annotation id or null}``
 ``errors``                   ``{"errors": [problem, …], "next": id or null}``
 ``db upgrade``               ``{"state": "up to date", "upgraded": whether there was work to do}``
 ``db check``                 ``{"state": "up to date" | "behind" | "empty" | "newer" | "not ours"}``
@@ -26,7 +32,17 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from labelport.catalog.tasks import TaskDetails
-from labelport.model import Link, Problem, Project, Storage, SyncState, Task
+from labelport.model import (
+    Annotation,
+    ExportLink,
+    Link,
+    Prediction,
+    Problem,
+    Project,
+    Storage,
+    SyncState,
+    Task,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -71,8 +87,19 @@ def of_task_details(details: TaskDetails) -> Shape:
     shape = of_task(details.task)
     for name in ("annotations", "predictions"):
         rows = getattr(details, name)
-        shape[name] = [_of(row) | {"result": json.loads(row.result)} for row in rows]
+        shape[name] = [of_annotation(row) for row in rows]
     return shape
+
+
+def of_annotation(annotation: Annotation | Prediction) -> Shape:
+    """The annotation's (or prediction's) fields, with its ``result`` as JSON."""
+    return _of(annotation) | {"result": json.loads(annotation.result)}
+
+
+def of_export_link(link: ExportLink) -> Shape:
+    """``{storage_id, annotation_id, task_id, key, digest, etag, object_exists, attempts, error,
+    exported_at, deleted_at}``"""
+    return _of(link)
 
 
 def of_problem(problem: Problem) -> Shape:

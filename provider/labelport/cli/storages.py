@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 from labelport.catalog import projects, storages
 from labelport.catalog.storages import Settings
-from labelport.cli.options import Commands, add_command, add_group, natural, open_catalog
+from labelport.cli.options import Commands, add_command, add_group, natural, open_catalog, positive
 from labelport.cli.output import print_fields, print_json, print_table, say
 from labelport.cli.shapes import of_storage
-from labelport.model import Direction, Storage, SyncState
+from labelport.model import Direction, ExportFormat, Storage, SyncState
 
 if TYPE_CHECKING:
     from labelport.checking import Check
@@ -71,6 +71,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="only keys that match it, from the start of the whole key",
     )
     settings.add_argument("--presign-seconds", type=natural, metavar="N")
+    _add_export_settings(settings)
     for name, help_text in (
         ("recursive-scan", "look into the folders below the prefix (default: yes)"),
         ("use-blob-urls", "each object is a task that holds its URI (default: no)"),
@@ -83,6 +84,29 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         "--allow-overlap",
         action="store_true",
         help="though another storage of the project imports from the same place",
+    )
+
+
+def _add_export_settings(settings: argparse._ArgumentGroup) -> None:
+    settings.add_argument(
+        "--export-format",
+        type=ExportFormat,
+        choices=list(ExportFormat),
+        help="of an export storage: an object per annotation (default), per task with all it has, "
+        "or files of many rows",
+    )
+    settings.add_argument(
+        "--key-template",
+        type=lambda text: text or None,
+        metavar="TEMPLATE",
+        help="of an export storage: its objects' keys below the prefix, such as "
+        "{date}/{source_stem}.{annotation_id}.json; empty: by id",
+    )
+    settings.add_argument(
+        "--rows-per-file",
+        type=positive,
+        metavar="N",
+        help="of an export storage in jsonl or parquet: annotations in a file (default: 10000)",
     )
 
 
