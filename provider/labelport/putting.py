@@ -62,16 +62,23 @@ class Putter:
         :param taken: the annotations that own a key in the ledger, by key
         """
         owners = {key: set(ids) for key, ids in taken.items()}
+        puts = [Put(unchanged=not force and _unchanged(storage, unit)) for unit in units]
+        waiting = iter([index for index, put in enumerate(puts) if not put.unchanged])
+
+        async def work() -> None:
+            for index in waiting:  # which all workers share
+                puts[index] = await self._put_unit(storage, units[index], owners)
+
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._put_unit(storage, unit, owners, force=force))
-                for unit in units
-            ]
-        return [task.result() for task in tasks]
+            for _ in range(min(self._limits.max_workers, len(units))):
+                group.create_task(work())
+        return puts
 
     async def _put_unit(
-        self, storage: Storage, unit: ExportUnit, owners: dict[str, set[int]], *, force: bool
+        self, storage: Storage, unit: ExportUnit, owners: dict[str, set[int]]
     ) -> Put:
+        if self.outage is not None:
+            return Put()
         ids = [annotation.id for annotation in unit.annotations]
         known = [unit.ledger.get(number) for number in ids]
         kept = next((state.key for state in known if state), None)
@@ -82,33 +89,36 @@ class Putter:
             return _failed(unit, key, taken_by)
         if not kept:
             owners[key].update(ids)  # before the first await: two units of a page see each other
-        async with self._gate:
-            if self.outage is not None:
-                return Put()
-            body = object_body(storage, unit)
-            found = digest(body)
-            if not force and all(s and s.object_exists and s.digest == found for s in known):
-                return Put(unchanged=True)
-            etag, error = await self._put(key, body)
+        body = object_body(storage, unit)
+        found = digest(body)
+        etag, error = await self.attempt(key, body)
         if error is not None:
             return _failed(unit, key, error)
         outcomes = [Outcome(number, unit.task.id, key, found, etag) for number in ids]
         new = not any(state and state.object_exists for state in known)
         return Put(outcomes, written=True, new=new)
 
-    async def _put(self, key: str, body: bytes) -> tuple[str | None, str | None]:
-        """The acknowledged etag, or an error in words."""
+    async def attempt(
+        self, key: str, body: bytes, content_type: str = CONTENT_TYPE
+    ) -> tuple[str | None, str | None]:
+        """The acknowledged etag, or an error in words, which counts towards an outage."""
         try:
-            async with asyncio.timeout(self._limits.put_seconds):
-                etag = await self._store.put(key, body, content_type=CONTENT_TYPE)
-                await self._verify(key, body, etag)
-        except TimeoutError:
-            seconds = self._limits.put_seconds
-            return None, self._count(StoreUnavailable(f"no answer within {seconds:g} s"))
+            etag = await self.put(key, body, content_type)
         except StoreError as error:
             return None, self._count(error)
         self._failed_in_a_row = 0
         return etag, None
+
+    async def put(self, key: str, body: bytes, content_type: str = CONTENT_TYPE) -> str:
+        """Write one object, see that the store has it, and return its etag."""
+        seconds = self._limits.put_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                etag = await self._store.put(key, body, content_type=content_type)
+                await self._verify(key, body, etag)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"no answer within {seconds:g} s") from error
+        return etag
 
     async def _verify(self, key: str, body: bytes, etag: str) -> None:
         """See that the store holds what it acknowledged.
@@ -154,6 +164,16 @@ class Putter:
             for key in keys:
                 group.create_task(delete(key))
         return failed
+
+
+def _unchanged(storage: Storage, unit: ExportUnit) -> bool:
+    """Whether the store has what would be written, by the ledger."""
+    known = {unit.ledger.get(annotation.id) for annotation in unit.annotations}
+    if any(state is None or not state.object_exists for state in known):
+        return False
+    # The bytes are not kept until they are written: a page of large ones is no small thing.
+    found = digest(object_body(storage, unit))
+    return all(state is not None and state.digest == found for state in known)
 
 
 def _failed(unit: ExportUnit, key: str, error: str) -> Put:

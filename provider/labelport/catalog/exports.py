@@ -43,7 +43,7 @@ def page(
         return _task_units(connection, storage, list(connection.scalars(query)))
     select = tasks.select_as(annotations, Annotation).where(*where).order_by(column).limit(limit)
     return _annotation_units(
-        connection, storage, [Annotation(**row) for row in connection.execute(select).mappings()]
+        connection, storage, [Annotation(*row) for row in connection.execute(select)]
     )
 
 
@@ -57,7 +57,7 @@ def units_of(
         return _task_units(connection, storage, sorted(connection.scalars(query)))
     select = tasks.select_as(annotations, Annotation).where(*mine).order_by(annotations.c.id)
     return _annotation_units(
-        connection, storage, [Annotation(**row) for row in connection.execute(select).mappings()]
+        connection, storage, [Annotation(*row) for row in connection.execute(select)]
     )
 
 
