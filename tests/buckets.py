@@ -19,6 +19,14 @@ class Bucket:
         for key, body in objects.items():
             self.client.put_object(Bucket=self.name, Key=key, Body=body)
 
+    def get(self, prefix: str = "") -> dict[str, bytes]:
+        """Every object under *prefix*, by key."""
+        listed = self.client.list_objects_v2(Bucket=self.name, Prefix=prefix)
+        return {
+            found["Key"]: self.client.get_object(Bucket=self.name, Key=found["Key"])["Body"].read()
+            for found in listed.get("Contents", [])
+        }
+
 
 def aws_connection(server: S3Server, **changes: str) -> str:
     """The value of an ``AIRFLOW_CONN_…`` that opens *server*."""

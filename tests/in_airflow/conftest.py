@@ -13,9 +13,9 @@ import pytest
 
 import airflow_home
 from buckets import Bucket, aws_connection
-from catalogs import any_storage
-from labelport.catalog import Catalog
-from labelport.model import Storage
+from catalogs import any_storage, import_tasks
+from labelport.catalog import Catalog, annotations, storages
+from labelport.model import AnnotationRow, Direction, Storage, SyncState
 from servers import S3Server, weed_server
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOME = airflow_home.prepare()
 
 AddStorage = Callable[..., Storage]
+Annotate = Callable[..., list[int]]
 RunDag = Callable[..., "DagRun"]
 
 
@@ -92,3 +93,35 @@ def add_storage(catalog: Catalog, bucket: Bucket) -> AddStorage:
             return any_storage(connection, name, location=location, conn_id="weed", **settings)
 
     return add
+
+
+@pytest.fixture
+def labels(add_storage: AddStorage) -> Storage:
+    """An export storage ``labels`` on the bucket, below ``out/``."""
+    return add_storage("labels", "out", direction=Direction.EXPORT, can_delete_objects=True)
+
+
+@pytest.fixture
+def annotate(catalog: Catalog, add_storage: AddStorage) -> Annotate:
+    """Makes *count* tasks with an annotation each; the annotations' ids."""
+    photos = add_storage()
+
+    def annotate(count: int) -> list[int]:
+        row = AnnotationRow('[{"value": {"choices": ["cat"]}}]', completed_by="ann@example.org")
+        with catalog.begin() as connection:
+            keys = [f"{uuid.uuid4().hex}.jpg" for _ in range(count)]
+            task_ids = import_tasks(connection, photos, keys)
+            return [annotations.create(connection, task_id, row).id for task_id in task_ids]
+
+    return annotate
+
+
+@pytest.fixture
+def state_of(catalog: Catalog) -> Callable[[Storage], SyncState]:
+    """The latest sync of a storage."""
+
+    def state(storage: Storage) -> SyncState:
+        with catalog.read() as connection:
+            return storages.state(connection, storage.id)
+
+    return state

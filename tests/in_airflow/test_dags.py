@@ -9,14 +9,15 @@ import pytest
 
 import airflow_home
 
-SHIPPED = {"import_storage", "reconcile_syncs"}
+SHIPPED = {"export_on_change", "export_storage", "import_storage", "reconcile_syncs"}
+TESTS = {"export_one_line", "one_line", "strict", "validate", "waiting"}
 
 
 def test_the_shipped_dags_load(dags):
     assert set(dags) >= SHIPPED
 
 
-@pytest.mark.parametrize("dag_id", sorted(SHIPPED | {"one_line", "strict", "validate"}))
+@pytest.mark.parametrize("dag_id", sorted(SHIPPED | TESTS))
 def test_a_dag_survives_serialization(dags, dag_id):
     from airflow.serialization.serialized_objects import DagSerialization
 
@@ -40,7 +41,25 @@ def test_one_line_wires_the_import(dags):
     assert dag.get_task("photos.finish").trigger_rule == "all_done"
 
 
-@pytest.mark.parametrize("module", ["operators", "task_groups", "hooks"])
+def test_one_line_wires_the_export(dags):
+    dag = dags["export_one_line"]
+
+    assert set(dag.task_ids) == {f"export.{step}" for step in STEPS}
+    for before, after in pairwise(STEPS):
+        assert dag.get_task(f"export.{after}").upstream_task_ids == {f"export.{before}"}
+    assert dag.get_task("export.finish").trigger_rule == "all_done"
+    assert dag.get_task("export.finish").fail_on_errors is True
+
+
+def test_the_watched_asset_starts_the_automatic_export(dags):
+    (asset,) = dags["export_on_change"].timetable.asset_condition.objects
+    (watcher,) = asset.watchers
+
+    assert watcher.trigger.serialize()[0].endswith("AnnotationEventsTrigger")
+    assert dags["export_on_change"].max_active_runs == 1
+
+
+@pytest.mark.parametrize("module", ["operators", "task_groups", "hooks", "sensors"])
 def test_parsing_loads_no_cloud_library_and_no_engine(home, module):
     """What a dag file imports, it imports every few seconds."""
     heavy = {"sqlalchemy", "alembic", "aiohttp", "boto3", "botocore", "airflow.providers.amazon"}

@@ -6,22 +6,13 @@ import pytest
 import sqlalchemy as sa
 
 from labelport import syncing
-from labelport.catalog import problems, storages
+from labelport.catalog import problems
 from labelport.model import Status
 
 
 @pytest.fixture
 def run_import(run_dag):
     return lambda **params: run_dag("import_storage", **params)
-
-
-@pytest.fixture
-def state_of(catalog):
-    def state(storage):
-        with catalog.read() as connection:
-            return storages.state(connection, storage.id)
-
-    return state
 
 
 @pytest.fixture

@@ -60,6 +60,18 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["labelport.airflow.operators"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": "Labelport",
+                "python-modules": ["labelport.airflow.sensors"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Labelport",
+                "python-modules": ["labelport.airflow.triggers"],
+            }
+        ],
         "hooks": [
             {
                 "integration-name": "Labelport",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -40,8 +40,8 @@ _FINAL = (
     TooManyErrors,
 )
 
-#: The counters that ``progress`` shows beside the rate: tasks made and objects passed over, per
-#: second.
+#: The counters that an import's ``progress`` shows beside the rate: tasks made and objects passed
+#: over, per second.
 _REPORTED = ("scanned", "created", "existed", "errors")
 
 
@@ -113,15 +113,15 @@ class Work:
             self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
-def report_to(ti: RuntimeTaskInstanceProtocol) -> OnProgress:
+def report_to(ti: RuntimeTaskInstanceProtocol, names: Sequence[str] = _REPORTED) -> OnProgress:
     """Where a shard tells how far it is: XCom ``progress``, for viewers.
 
-    Airflow refusing it is no reason to stop the import.
+    Airflow refusing it is no reason to stop the sync.
     """
     from airflow.sdk.exceptions import AirflowRuntimeError
 
     def push(progress: Progress) -> None:
-        report = {name: getattr(progress.counters, name) for name in _REPORTED}
+        report = {name: getattr(progress.counters, name) for name in names}
         try:
             ti.xcom_push(key="progress", value=report | {"rate": round(progress.rate, 1)})
         except AirflowRuntimeError as exc:

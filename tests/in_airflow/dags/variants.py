@@ -4,8 +4,9 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 
-from labelport.airflow.operators import ValidateStorageOperator
-from labelport.airflow.task_groups import ImportStorageTaskGroup
+from labelport.airflow.operators import DeleteExportedOperator, ValidateStorageOperator
+from labelport.airflow.sensors import NewAnnotationsSensor, NewObjectsSensor
+from labelport.airflow.task_groups import ExportStorageTaskGroup, ImportStorageTaskGroup
 
 with DAG("one_line"):
     ImportStorageTaskGroup(group_id="photos", storage="photos")
@@ -20,3 +21,13 @@ with DAG("strict", params={"storage": "photos"}):
 
 with DAG("validate", params={"storage": "photos"}):
     ValidateStorageOperator(task_id="validate", storage="{{ params.storage }}")
+
+with DAG("export_one_line"):
+    ExportStorageTaskGroup(storage="labels", validate=True)
+
+with DAG("delete_exported"):
+    DeleteExportedOperator(task_id="delete", storage="labels")
+
+with DAG("waiting"):
+    NewAnnotationsSensor(task_id="annotations", storage="labels", deferrable=True)
+    NewObjectsSensor(task_id="objects", storage="photos", deferrable=True)

@@ -4,6 +4,16 @@ A dag file imports this at every parse: nothing heavy is imported before `execut
 is looked up before templates are rendered.
 """
 
+from labelport.airflow.operators.exporting import (
+    ExportShardOperator,
+    FinishExportOperator,
+    PlanExportOperator,
+)
+from labelport.airflow.operators.exporting_at_once import (
+    DeleteExportedOperator,
+    ExportChangesOperator,
+    FindChangesOperator,
+)
 from labelport.airflow.operators.importing import ImportShardOperator, PlanImportOperator
 from labelport.airflow.operators.shards import DEFAULT_SHARDS
 from labelport.airflow.operators.storage import StorageOperator
@@ -12,8 +22,14 @@ from labelport.airflow.operators.validating import ValidateStorageOperator
 
 __all__ = [
     "DEFAULT_SHARDS",
+    "DeleteExportedOperator",
+    "ExportChangesOperator",
+    "ExportShardOperator",
+    "FindChangesOperator",
+    "FinishExportOperator",
     "FinishSyncOperator",
     "ImportShardOperator",
+    "PlanExportOperator",
     "PlanImportOperator",
     "ReconcileSyncsOperator",
     "StorageOperator",
