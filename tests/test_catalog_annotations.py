@@ -10,7 +10,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from catalogs import any_storage, import_tasks
-from labelport.catalog import annotations, events, ledger, projects, schema, storages, tasks
+from labelport.catalog import (
+    annotations,
+    events,
+    ledger,
+    projects,
+    recording,
+    schema,
+    storages,
+    tasks,
+)
+from labelport.catalog.recording import Outcome
 from labelport.errors import NotFound
 from labelport.model import AnnotationRow, Direction, EventKind
 
@@ -278,6 +288,41 @@ def test_an_annotation_of_a_task_that_is_being_deleted_is_refused(catalog):
     assert len(refused) == 1
     with catalog.read() as connection:
         assert annotations.page(connection) == []
+
+
+def test_many_deletions_and_a_ledger_that_is_written_meanwhile_do_not_deadlock(catalog):
+    """Both lock annotations in order of id, whatever the order of their tasks."""
+    storage, first, second = _two_tasks(catalog)
+    with catalog.begin() as connection:
+        exports = any_storage(connection, "labels", direction=Direction.EXPORT)
+        made = [
+            annotations.create(connection, task, ROW)
+            for _ in range(300)
+            for task in (second, first)
+        ]
+    failed = []
+
+    def write_ledger() -> None:
+        outcomes = [Outcome(each.id, each.task_id, str(each.id), "d", "e", None) for each in made]
+        try:
+            for _ in range(5):
+                with catalog.begin() as connection:
+                    recording.record(connection, exports.id, outcomes)
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=write_ledger)
+    thread.start()
+    with catalog.begin() as connection:
+        tasks.delete(connection, [first, second])
+    thread.join(timeout=60)
+
+    assert failed == []
+    with catalog.read() as connection:
+        links = ledger.page(connection, exports.id, limit=1000)
+        assert len(links) == len(made)
+        assert all(link.deleted_at is not None for link in links)
+        assert len(events.after(connection, storage.project_id, 0, 2000)) == 2 * len(made)
 
 
 def test_the_newest_event_is_told_of_one_project_or_all(connection, storage, task_id):

@@ -93,8 +93,10 @@ def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
     Under their project's lock (`events.lock`); their tasks' counters are the caller's to mind.
     """
     events.record(connection, EventKind.DELETED, which)
-    # Annotations before the ledger, as an export locks them: so nobody deadlocks.
-    gone = list(connection.scalars(rows.delete().where(which).returning(rows.c.id)))
+    # Annotations in order of id, then the ledger, as an export locks them: so nobody deadlocks.
+    doomed = sa.select(rows.c.id).where(which).order_by(rows.c.id)
+    gone = list(connection.scalars(doomed.with_for_update()))
+    connection.execute(rows.delete().where(which))
     for start in range(0, len(gone), _CHUNK):
         connection.execute(
             export_links.update()
