@@ -9,17 +9,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from baseline import tasks_per_second
 from generated import GeneratedStore
@@ -27,11 +21,8 @@ from labelport.catalog import Catalog, projects, storages, upgrading
 from labelport.importing import import_storage
 from labelport.model import Storage, SyncState
 from labelport.stores import Store
-from labelport.stores._http import HttpStore
-from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
 from labelport.stores.local import LocalStore
-from labelport.stores.s3 import S3Dialect
-from servers import S3Server, postgres_server, weed_server
+from measuring import S3Server, databases, keys, measured, run, s3, tell, weed_server
 
 ROW = '{{"text": "row number {0} of a file with some words in it", "image": "s3://b/{0}.jpg"}}'
 
@@ -43,7 +34,7 @@ def main() -> None:
         return
     scale = 10 if arguments.quick else 1
     with tempfile.TemporaryDirectory(prefix="labelport-") as folder:
-        for name, url in _databases(Path(folder)):
+        for name, url in databases(Path(folder)):
             _measure_database(name, url, Path(folder), scale)
         _measure_objects(Path(folder), scale)
 
@@ -55,29 +46,23 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _databases(folder: Path) -> Iterator[tuple[str, str]]:
-    yield "SQLite", f"sqlite:///{folder}/catalog.db"
-    with postgres_server() as server:
-        yield "PostgreSQL", server.url()
-
-
 def _measure_database(name: str, url: str, folder: Path, scale: int) -> None:
     with Catalog(url) as catalog:
         upgrading.upgrade(catalog)
         baseline = tasks_per_second(catalog, 4_000 // scale)
     print(f"\n{name}: one ORM transaction per task: {baseline:,.0f} tasks/s")
-    keys = 200_000 // scale
-    first = _run(url, "media", source="generated", count=keys)
-    _tell(f"import of {keys:,} media keys", first, keys, baseline)
-    again = _run(url, "media", source="generated", count=keys)
-    _tell("re-sync of the same keys", again, keys)
-    again["seconds"] -= asyncio.run(_list(GeneratedStore(keys)))
-    _tell("… without making up the listing", again, keys)
+    media = 200_000 // scale
+    first = _run(url, "media", source="generated", count=media)
+    tell(f"import of {media:,} media keys", first, media, baseline)
+    again = _run(url, "media", source="generated", count=media)
+    tell("re-sync of the same keys", again, media)
+    again["seconds"] -= asyncio.run(_list(GeneratedStore(media)))
+    tell("… without making up the listing", again, media)
     for count in (100_000 // scale, 1_000_000 // scale):
-        _tell(f"{count:,} keys", _run(url, f"flat{count}", source="generated", count=count), count)
+        tell(f"{count:,} keys", _run(url, f"flat{count}", source="generated", count=count), count)
     rows = 1_000_000 // scale
     _row_file(folder / "lines" / "rows.jsonl", rows)
-    _tell(f"JSONL of {rows:,} rows", _run(url, "lines", source=str(folder), count=rows), rows)
+    tell(f"JSONL of {rows:,} rows", _run(url, "lines", source=str(folder), count=rows), rows)
 
 
 def _measure_objects(folder: Path, scale: int) -> None:
@@ -88,21 +73,15 @@ def _measure_objects(folder: Path, scale: int) -> None:
     with weed_server() as server:
         count = 5_000 // scale
         asyncio.run(_fill(server, "tasks", count))
-        run = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
-        _tell(f"{count:,} one-task JSON objects", run, count)
-        listing = _run(url, "objects", source=server.endpoint, count=count, server=_keys(server))
-        _tell("re-sync of them (listing and comparing)", listing, count)
-        keys = 20_000 // scale
-        asyncio.run(_fill(server, "listed", keys))
-        store = _s3(server.endpoint, _keys(server))
+        run = _run(url, "objects", source=server.endpoint, count=count, server=keys(server))
+        tell(f"{count:,} one-task JSON objects", run, count)
+        listing = _run(url, "objects", source=server.endpoint, count=count, server=keys(server))
+        tell("re-sync of them (listing and comparing)", listing, count)
+        listed = 20_000 // scale
+        asyncio.run(_fill(server, "listed", listed))
+        store = s3("objects", server.endpoint, keys(server))
         seconds = asyncio.run(_list(store, "listed/"))
-        print(f"  {f'listing of {keys:,} keys':42} {keys / seconds:>10,.0f}/s")
-
-
-def _tell(what: str, run: dict[str, float], count: int, baseline: float | None = None) -> None:
-    rate = count / run["seconds"]
-    ratio = f", {rate / baseline:.0f}x" if baseline else ""
-    print(f"  {what:42} {rate:>10,.0f}/s{ratio:>6}   peak {run['megabytes']:.0f} MB")
+        print(f"  {f'listing of {listed:,} keys':42} {listed / seconds:>10,.0f}/s")
 
 
 def _row_file(path: Path, rows: int) -> None:
@@ -111,12 +90,8 @@ def _row_file(path: Path, rows: int) -> None:
         file.writelines(ROW.format(number) + "\n" for number in range(rows))
 
 
-def _keys(server: S3Server) -> dict[str, str]:
-    return {"key": server.access_key_id, "secret": server.secret_access_key}
-
-
 async def _fill(server: S3Server, folder: str, count: int) -> None:
-    store = _s3(server.endpoint, _keys(server))
+    store = s3("objects", server.endpoint, keys(server))
     with suppress(server.client().exceptions.BucketAlreadyOwnedByYou):
         server.client().create_bucket(Bucket="objects")
     gate = asyncio.Semaphore(32)
@@ -139,12 +114,7 @@ async def _list(store: Store, prefix: str = "") -> float:
 
 
 def _run(url: str, name: str, **spec: object) -> dict[str, float]:
-    child = json.dumps({"url": url, "name": name, **spec})
-    done = subprocess.run(
-        [sys.executable, __file__, "--child", child], check=True, capture_output=True, text=True
-    )
-    measured: dict[str, float] = json.loads(done.stdout)
-    return measured
+    return run(__file__, url=url, name=name, **spec)
 
 
 def _child(
@@ -156,8 +126,7 @@ def _child(
         state = import_storage(catalog, open_store, storage, job="benchmark")
         seconds = time.perf_counter() - begun
     _check(state, count)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "megabytes": peak}
+    return measured(seconds)
 
 
 def _check(state: SyncState, count: int) -> None:
@@ -174,7 +143,7 @@ def _source(
         return storage, lambda _: GeneratedStore(count)
     if server:
         storage = _storage(catalog, name, "s3://objects/tasks", blob=False)
-        return storage, lambda _: _s3(source, server)
+        return storage, lambda _: s3("objects", source, server)
     storage = _storage(catalog, name, f"file://{name}/", blob=False)
     return storage, lambda _: LocalStore(source, name)
 
@@ -186,11 +155,6 @@ def _storage(catalog: Catalog, name: str, location: str, *, blob: bool) -> Stora
                 return storage
         project = projects.add(connection, name)
         return storages.add(connection, project.id, name, location, use_blob_urls=blob)
-
-
-def _s3(endpoint: str, keys: dict[str, str]) -> Store:
-    credentials = FixedCredentials(AwsCredentials(keys["key"], keys["secret"]))
-    return HttpStore(S3Dialect("objects", credentials, endpoint=endpoint))
 
 
 if __name__ == "__main__":

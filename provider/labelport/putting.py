@@ -168,12 +168,12 @@ class Putter:
 
 def _unchanged(storage: Storage, unit: ExportUnit) -> bool:
     """Whether the store has what would be written, by the ledger."""
-    known = {unit.ledger.get(annotation.id) for annotation in unit.annotations}
-    if any(state is None or not state.object_exists for state in known):
+    known = unit.ledger.values()
+    if len(known) < len(unit.annotations) or not all(state.object_exists for state in known):
         return False
     # The bytes are not kept until they are written: a page of large ones is no small thing.
     found = digest(object_body(storage, unit))
-    return all(state is not None and state.digest == found for state in known)
+    return all(state.digest == found for state in known)
 
 
 def _failed(unit: ExportUnit, key: str, error: str) -> Put:
