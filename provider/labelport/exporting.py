@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from labelport import syncing
+from labelport import snapshots, syncing
 from labelport.catalog import Catalog, export_keys, exports, recording
 from labelport.catalog import shards as shard_rows
 from labelport.catalog.recording import LedgerWriter, Outcome, Tombstone
@@ -32,6 +32,7 @@ from labelport.model import (
     SyncState,
 )
 from labelport.progress import Meter, OnProgress
+from labelport.publishing import publish
 from labelport.putting import PutLimits, Putter
 from labelport.stores import Store
 
@@ -42,7 +43,10 @@ _ID = "{:020d}"
 
 
 class Selection(StrEnum):
-    """Which annotations an export writes. Deleted ones are taken care of by each."""
+    """Which annotations an export writes. Deleted ones are taken care of by each.
+
+    A snapshot (`snapshots`) is whole, whatever is selected.
+    """
 
     ALL = "all"  #: every one, whether its bytes are in the store already or not
     NEW = "new"  #: those that were never exported, or whose export failed
@@ -94,6 +98,7 @@ def export_storage(
         work=lambda store, run_id, index: _export_shard(
             catalog, store, storage, run_id, index, options, meter
         ),
+        close=lambda store, run_id: publish(catalog, store, storage, run_id, limits=options.limits),
     )
 
 
@@ -199,14 +204,25 @@ async def _export_shard(
         if shard.state is ShardState.DONE:
             return shard.counters
         meter.start(shard.counters)
-        export = _ShardExport(catalog, store, storage, shard, options)
         counters = shard.counters
-        async with aclosing(export.steps()) as steps:
+        async with aclosing(_steps(catalog, store, storage, shard, options)) as steps:
             async for added in steps:
                 counters += added
                 meter.add(added)
         meter.report()
         return counters
+
+
+def _steps(
+    catalog: Catalog, store: Store, storage: Storage, shard: Shard, options: ExportOptions
+) -> AsyncGenerator[Counters, None]:
+    if not snapshots.in_files(storage):
+        return _ShardExport(catalog, store, storage, shard, options).steps()
+    if options.select is Selection.DELETED:
+        snapshots.check_single(storage)
+    return snapshots.SnapshotShard(
+        catalog, store, storage, shard, limits=options.limits, max_errors=options.max_errors
+    ).steps()
 
 
 class _ShardExport:
@@ -311,6 +327,7 @@ async def export_annotations(
     For a few: a page of ids at most. A sync that runs at the same time writes the same bytes.
     """
     check_exportable(storage)
+    snapshots.check_single(storage)
 
     def units() -> tuple[list[ExportUnit], dict[str, set[int]]]:
         with catalog.read() as connection:
@@ -338,6 +355,7 @@ async def delete_exported(
     Those that the catalog still has keep their objects. Raises `ConfigurationError` when the
     storage may not delete, `StoreError` when the store refuses.
     """
+    snapshots.check_single(storage)
     if not storage.can_delete_objects:
         raise ConfigurationError(
             f"storage {storage.name} may not delete objects; allow it with can_delete_objects"

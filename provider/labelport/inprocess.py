@@ -27,6 +27,7 @@ def sync_here(
     job: str,
     plan: Callable[[Store, str], Awaitable[Sequence[Shard]]],
     work: Callable[[Store, str, int], Awaitable[object]],
+    close: Callable[[Store, str], Awaitable[object]] | None = None,
 ) -> SyncState:
     """Claim *storage*, plan its shards, work on them side by side, and end the run.
 
@@ -34,6 +35,7 @@ def sync_here(
 
     :param plan: given the store and the run id, writes the run's shards
     :param work: given the store, the run id and a shard's index, does that shard
+    :param close: given the store and the run id, does what is left once all shards are done
 
     Raises:
         SyncRefused: another run owns the storage.
@@ -42,7 +44,7 @@ def sync_here(
     run_id = f"{job}/{uuid.uuid4().hex}"
     syncing.queue(catalog, storage, run_id=run_id, job=job)
     try:
-        asyncio.run(_all_shards(open_store, storage, run_id, plan, work))
+        asyncio.run(_all_shards(open_store, storage, run_id, plan, work, close))
     except BaseException as error:
         state = syncing.fail(catalog, storage, run_id=run_id, error=error)
         if not isinstance(error, Exception) or isinstance(error, ConfigurationError):
@@ -58,6 +60,7 @@ async def _all_shards(
     run_id: str,
     plan: Callable[[Store, str], Awaitable[Sequence[Shard]]],
     work: Callable[[Store, str, int], Awaitable[object]],
+    close: Callable[[Store, str], Awaitable[object]] | None,
 ) -> None:
     store = open_store(storage)
     try:
@@ -65,6 +68,8 @@ async def _all_shards(
         async with asyncio.TaskGroup() as group:
             for part in parts:
                 group.create_task(_awaited(work(store, run_id, part.index)))
+        if close is not None:
+            await close(store, run_id)
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     finally:
