@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from catalogs import any_storage
-from labelport.catalog import Catalog, problems, projects, storages, tasks
+from labelport.catalog import Catalog, problems, projects, schema, storages, tasks
 from labelport.formats.exported import annotation_line, object_body
 from labelport.formats.keys import object_key
 from labelport.importing import ImportOptions, import_storage
 from labelport.model import (
+    ByteRange,
     Direction,
     ExportFormat,
     ExportUnit,
@@ -24,10 +28,12 @@ from labelport.model import (
     Storage,
     SyncState,
 )
+from labelport.stores import ObjectStream
 from labelport.stores.memory import MemoryStore
 from memory_buckets import Bucket
 
 MADE = "2026-11-02T10:00:00.123456Z"
+LATER = "2026-11-04T10:00:00Z"
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -52,10 +58,17 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def sync(catalog: Catalog, storage: Storage, shards: int = 1, **options: Any) -> SyncState:
+def sync(
+    catalog: Catalog,
+    storage: Storage,
+    store: type[MemoryStore] = MemoryStore,
+    *,
+    shards: int = 1,
+    **options: Any,
+) -> SyncState:
     return import_storage(
         catalog,
-        lambda storage: MemoryStore(storage.bucket, create=False),
+        lambda storage: store(storage.bucket, create=False),
         storage,
         job="test",
         shards=shards,
@@ -243,6 +256,70 @@ def test_lines_come_back_and_a_repaired_file_adds_only_what_is_new(catalog: Cata
     assert content(catalog, copy.project_id) == content(catalog, origin, predictions=False)
 
 
+class PowerCut(MemoryStore):
+    """A memory store that the process does not outlive: an object's first 5 MiB, then the end."""
+
+    def open(self, key: str, byte_range: ByteRange | None = None, **options: Any) -> Any:
+        @asynccontextmanager
+        async def opened() -> AsyncIterator[ObjectStream]:
+            async with super(PowerCut, self).open(key, byte_range, **options) as stream:
+                yield _Cut(stream)
+
+        return opened()
+
+
+class _Cut:
+    def __init__(self, stream: ObjectStream) -> None:
+        self._stream = stream
+        self.meta, self.content_type = stream.meta, stream.content_type
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = 5 * 2**20
+        async for chunk in self._stream:
+            yield chunk
+            left -= len(chunk)
+            if left <= 0:
+                raise RuntimeError("power cut")
+
+
+def test_a_sync_that_died_goes_on_and_adds_no_annotation_twice(catalog: Catalog) -> None:
+    """Of each task, some annotations were saved before and some were not."""
+    (unit, *_) = labelled(catalog)
+    lines = [
+        annotation_line(
+            replace(unit, task=replace(unit.task, id=1 + number % 4_000)),
+            replace(unit.annotations[0], id=1 + number, completed_by=f"{number // 4_000}"),
+        )
+        for number in range(12_000)
+    ]
+    copy = target(catalog, Bucket({"part.jsonl": b"".join(lines)}))
+
+    died = sync(catalog, copy, PowerCut)
+    with catalog.read() as connection:
+        before = counts(connection, copy.project_id)
+    resumed = sync(catalog, copy)
+
+    assert died.status is Status.FAILED
+    assert "power cut" in (died.traceback or "")
+    assert before[0] == 4_000 and 4_000 < before[1] < 12_000
+    assert (resumed.status, resumed.last_sync_count) == (Status.COMPLETED, 0)
+    with catalog.read() as connection:
+        assert counts(connection, copy.project_id) == (4_000, 12_000, 3)
+
+
+def counts(connection: sa.Connection, project_id: int) -> tuple[int, int, int]:
+    """Tasks, annotations, and the most annotations that a task counts."""
+    tasks_, annotations = schema.tasks, schema.annotations
+    made = connection.execute(
+        sa.select(sa.func.count(), sa.func.max(tasks_.c.total_annotations)).where(
+            tasks_.c.project_id == project_id
+        )
+    ).one()
+    of_project = annotations.c.project_id == project_id
+    saved = connection.scalar(sa.select(sa.func.count()).where(of_project)) or 0
+    return made[0], saved, made[1]
+
+
 def test_an_annotation_exported_anew_is_not_a_second_one(catalog: Catalog) -> None:
     objects = exported(labelled(catalog))
     bucket = Bucket(objects)
@@ -259,8 +336,41 @@ def test_an_annotation_exported_anew_is_not_a_second_one(catalog: Catalog) -> No
     assert content(catalog, copy.project_id) == before
 
 
-def annotation(task: dict[str, Any], label: str = "x") -> str:
-    return json.dumps({"result": [{"id": label}], "task": task})
+def test_a_place_that_is_added_again_adds_nothing(catalog: Catalog) -> None:
+    """Its tasks stayed when the storage was removed."""
+    bucket = Bucket(exported(labelled(catalog)))
+    copy = target(catalog, bucket)
+    sync(catalog, copy)
+    before = content(catalog, copy.project_id)
+    with catalog.begin() as connection:
+        storages.remove(connection, copy.id)
+        again = storages.add(connection, copy.project_id, "again", bucket.location())
+
+    state = sync(catalog, again)
+
+    assert (state.status, state.last_sync_count) == (Status.COMPLETED, 0)
+    assert content(catalog, copy.project_id) == before
+
+
+def test_labels_that_changed_in_the_bucket_are_told_and_not_added(catalog: Catalog) -> None:
+    bucket = Bucket({"1": annotation({"id": 1, "project": 1, "data": {"n": 1}}, "x", MADE)})
+    copy = target(catalog, bucket)
+    bucket.put({"2": annotation({"id": 1, "project": 1, "data": {"n": 1}}, "y", LATER)})
+    sync(catalog, copy)
+    bucket.put({"2": annotation({"id": 1, "project": 1, "data": {"n": 1}}, "new", LATER)})
+
+    state = sync(catalog, copy, reimport_changed=True)
+
+    (problem,) = errors(catalog, copy)
+    (unit,) = units(catalog, copy.project_id)
+    assert state.status is Status.COMPLETED_WITH_ERRORS
+    assert (problem.key, problem.row) == ("2", 0)
+    assert "an annotation of its old labels" in problem.reason
+    assert [json.loads(each.result) for each in unit.annotations] == [[{"id": "x"}], [{"id": "y"}]]
+
+
+def annotation(task: dict[str, Any], label: str = "x", created_at: str | None = None) -> str:
+    return json.dumps({"result": [{"id": label}], "created_at": created_at, "task": task})
 
 
 def test_labels_never_move_to_other_data(catalog: Catalog) -> None:

@@ -8,9 +8,9 @@ the others add their annotations to it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Row = tuple[Target, TaskRow]
 
 _CHUNK = 5_000  # values in one statement; SQLite takes at most 32,766
+_T = TypeVar("_T", int, str)
 
 
 class Settled(NamedTuple):
@@ -47,6 +48,7 @@ class _Saved(NamedTuple):
     """An annotation that a task has."""
 
     completed_by: str | None
+    was_cancelled: bool
     created_at: datetime
     result: str
 
@@ -69,7 +71,7 @@ def settle(connection: sa.Connection, project_id: int, rows: Sequence[Row]) -> S
             settled.joins.extend((task.id, row) for row in alike)
         else:
             settled.inserts.append(_together(alike))
-    return settled._replace(joins=_without_known(connection, settled.joins))
+    return settled._replace(joins=list(_without_known(connection, settled)))
 
 
 def count_in(connection: sa.Connection, joins: Sequence[tuple[int, Row]]) -> None:
@@ -82,25 +84,30 @@ def count_in(connection: sa.Connection, joins: Sequence[tuple[int, Row]]) -> Non
     for task_id, (_, row) in joins:
         for annotation in row.annotations:
             counts[task_id][annotation.was_cancelled] += 1
-    if not counts:
-        return
-    done = sa.bindparam("done", type_=sa.Integer)
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for task_id, (done, cancelled) in sorted(counts.items()):
+        alike[done, cancelled].append(task_id)
+    for (done, cancelled), task_ids in sorted(alike.items()):
+        for some in _chunks(task_ids):
+            _count_in(connection, some, done, cancelled)
+
+
+def _count_in(
+    connection: sa.Connection, task_ids: Sequence[int], done: int, cancelled: int
+) -> None:
+    """Add the same numbers to the counters of some tasks."""
+    total = tasks.c.total_annotations + done
     counted = connection.execute(
         tasks.update()
-        .where(tasks.c.id == sa.bindparam("task_id"))
+        .where(tasks.c.id.in_(task_ids))
         .values(
-            total_annotations=tasks.c.total_annotations + done,
-            cancelled_annotations=tasks.c.cancelled_annotations
-            + sa.bindparam("cancelled", type_=sa.Integer),
-            is_labeled=tasks.c.total_annotations + done >= tasks.c.overlap,
+            total_annotations=total,
+            cancelled_annotations=tasks.c.cancelled_annotations + cancelled,
+            is_labeled=total >= tasks.c.overlap,
             updated_at=now(),
-        ),
-        [
-            {"task_id": task_id, "done": counts[task_id][0], "cancelled": counts[task_id][1]}
-            for task_id in sorted(counts)
-        ],
+        )
     ).rowcount
-    if counted != len(counts):
+    if counted != len(task_ids):
         raise bulk.Conflict
 
 
@@ -113,10 +120,9 @@ def _existing(
     connection: sa.Connection, project_id: int, sources: Sequence[str]
 ) -> dict[str, _Existing]:
     found: dict[str, _Existing] = {}
-    for start in range(0, len(sources), _CHUNK):
+    for some in _chunks(sources):
         query = sa.select(tasks.c.source_task, tasks.c.id, sa.cast(tasks.c.data, sa.Text)).where(
-            tasks.c.project_id == project_id,
-            tasks.c.source_task.in_(sources[start : start + _CHUNK]),
+            tasks.c.project_id == project_id, tasks.c.source_task.in_(some)
         )
         found |= {row[0]: _Existing(row[1], row[2]) for row in connection.execute(query)}
     return found
@@ -152,56 +158,67 @@ def _together(rows: Sequence[Row]) -> Row:
     return target, first._replace(annotations=labels)
 
 
-def _without_known(
-    connection: sa.Connection, joins: Sequence[tuple[int, Row]]
-) -> list[tuple[int, Row]]:
-    """*joins* without the annotations that were saved when their object was read before.
-
-    An object that is new to the catalog has none: it is saved together with its annotations.
-    """
-    again = {task_id for task_id, (target, _) in joins if target.revisited}
-    if not again:
-        return list(joins)
-    saved = _saved(connection, sorted(again))
-    return [
-        (task_id, (target, row._replace(annotations=_unknown(row, saved[task_id], target.refresh))))
-        if target.revisited
-        else (task_id, (target, row))
-        for task_id, (target, row) in joins
-    ]
+def _without_known(connection: sa.Connection, settled: Settled) -> Iterator[tuple[int, Row]]:
+    """The joins without the annotations that their tasks have, from this object or another."""
+    saved = _saved(connection, sorted({task_id for task_id, _ in settled.joins}))
+    for task_id, (target, row) in settled.joins:
+        new = [
+            annotation
+            for annotation in row.annotations
+            if not any(_is(annotation, each, target.revisited) for each in saved[task_id])
+        ]
+        if target.refresh and any(_was(each, old) for each in new for old in saved[task_id]):
+            settled.problems.append(_changed(target, row, task_id))
+        else:
+            yield task_id, (target, row._replace(annotations=new))
 
 
 def _saved(connection: sa.Connection, task_ids: Sequence[int]) -> defaultdict[int, list[_Saved]]:
     found: defaultdict[int, list[_Saved]] = defaultdict(list)
-    for start in range(0, len(task_ids), _CHUNK):
+    for some in _chunks(task_ids):
         query = sa.select(
             schema.annotations.c.task_id,
             schema.annotations.c.completed_by,
+            schema.annotations.c.was_cancelled,
             schema.annotations.c.created_at,
             sa.cast(schema.annotations.c.result, sa.Text),
-        ).where(schema.annotations.c.task_id.in_(task_ids[start : start + _CHUNK]))
+        ).where(schema.annotations.c.task_id.in_(some))
         for task_id, *values in connection.execute(query):
             found[task_id].append(_Saved(*values))
     return found
 
 
-def _unknown(row: TaskRow, saved: Iterable[_Saved], changed: bool) -> list[AnnotationRow]:
-    return [
-        annotation
-        for annotation in row.annotations
-        if not any(_is(annotation, each, changed) for each in saved)
-    ]
+def _is(annotation: AnnotationRow, saved: _Saved, revisited: bool) -> bool:
+    """Whether *annotation* was saved as *saved*: annotator, time and labels are the same.
 
-
-def _is(annotation: AnnotationRow, saved: _Saved, changed: bool) -> bool:
-    """Whether *annotation* was saved as *saved*; in an object that *changed*, its labels may have.
-
-    As in every row that is a task already, labels that changed in the bucket change nothing here.
+    One without a time is known only by an object that was *revisited*: it was read before.
     """
-    if annotation.completed_by != saved.completed_by:
-        return False
-    if annotation.created_at is None:
-        return same_json(annotation.result, saved.result)
-    if annotation.created_at != saved.created_at:
-        return False
-    return changed or same_json(annotation.result, saved.result)
+    return (
+        annotation.completed_by == saved.completed_by
+        and annotation.was_cancelled == saved.was_cancelled
+        and (revisited if annotation.created_at is None else _was(annotation, saved))
+        and same_json(annotation.result, saved.result)
+    )
+
+
+def _was(annotation: AnnotationRow, saved: _Saved) -> bool:
+    """Whether *annotation* once was *saved*, whatever its labels are now."""
+    return (annotation.completed_by, annotation.created_at) == (
+        saved.completed_by,
+        saved.created_at,
+    )
+
+
+def _changed(target: Target, row: TaskRow, task_id: int) -> Problem:
+    return Problem(
+        target.meta.key,
+        row.row,
+        f"the row changed, but task {task_id} has an annotation of its old labels",
+        "Delete that annotation, or restore the row; then sync again with reimport_changed.",
+        None if row.row_group < 0 else row.row_group,
+    )
+
+
+def _chunks(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(values), _CHUNK):
+        yield values[start : start + _CHUNK]
