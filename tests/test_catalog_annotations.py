@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from catalogs import any_storage, import_tasks
 from labelport.catalog import (
@@ -290,39 +291,47 @@ def test_an_annotation_of_a_task_that_is_being_deleted_is_refused(catalog):
         assert annotations.page(connection) == []
 
 
-def test_many_deletions_and_a_ledger_that_is_written_meanwhile_do_not_deadlock(catalog):
-    """Both lock annotations in order of id, whatever the order of their tasks."""
-    storage, first, second = _two_tasks(catalog)
+def test_a_deletion_and_a_ledger_that_is_written_meanwhile_do_not_deadlock(catalog):
+    """Both lock annotations in order of id, in whatever order the table holds them."""
+    if catalog.engine.dialect.name == "sqlite":
+        pytest.skip("SQLite has one writer")
+    _, task_id, _ = _two_tasks(catalog)
     with catalog.begin() as connection:
         exports = any_storage(connection, "labels", direction=Direction.EXPORT)
-        made = [
-            annotations.create(connection, task, ROW)
-            for _ in range(300)
-            for task in (second, first)
-        ]
-    failed = []
+        for number in (30, 20, 10):
+            connection.execute(
+                schema.annotations.insert().values(
+                    id=number, task_id=task_id, project_id=exports.project_id, result=[]
+                )
+            )
+    outcomes = [Outcome(number, task_id, str(number), "d", "e") for number in (10, 20, 30)]
+    failed: list[Exception] = []
 
-    def write_ledger() -> None:
-        outcomes = [Outcome(each.id, each.task_id, str(each.id), "d", "e", None) for each in made]
+    def run(change) -> None:
         try:
-            for _ in range(5):
-                with catalog.begin() as connection:
-                    recording.record(connection, exports.id, outcomes)
+            with catalog.begin() as connection:
+                change(connection)
         except Exception as error:
             failed.append(error)
 
-    thread = threading.Thread(target=write_ledger)
-    thread.start()
+    threads = [
+        threading.Thread(target=run, args=[lambda c: tasks.delete(c, [task_id])]),
+        threading.Thread(target=run, args=[lambda c: recording.record(c, exports.id, outcomes)]),
+    ]
+    middle = sa.select(schema.annotations.c.id).where(schema.annotations.c.id == 20)
     with catalog.begin() as connection:
-        tasks.delete(connection, [first, second])
-    thread.join(timeout=60)
+        connection.execute(middle.with_for_update())
+        for thread in threads:
+            thread.start()
+            thread.join(timeout=0.5)  # long enough to come to the annotation in the middle
+    for thread in threads:
+        thread.join(timeout=30)
 
     assert failed == []
     with catalog.read() as connection:
-        links = ledger.page(connection, exports.id, limit=1000)
-        assert len(links) == len(made)
+        links = ledger.page(connection, exports.id)
+        assert [link.annotation_id for link in links] == [10, 20, 30]
         assert all(link.deleted_at is not None for link in links)
-        assert len(events.after(connection, storage.project_id, 0, 2000)) == 2 * len(made)
 
 
 def test_the_newest_event_is_told_of_one_project_or_all(connection, storage, task_id):
