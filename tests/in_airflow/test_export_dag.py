@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from labelport import syncing
 from labelport.catalog import annotations, events, ledger
-from labelport.model import Status
+from labelport.model import Direction, Status
 
 
 @pytest.fixture
@@ -220,3 +220,27 @@ def test_the_shipped_group_needs_no_more_than_a_storage(run_dag, bucket, labels,
 
     assert run_dag("export_one_line").state == "success"
     assert len(bucket.get("out/")) == 1
+
+
+def test_a_snapshot_is_published_last(run_export, bucket, add_storage, annotate, state_of):
+    labels = add_storage("labels", "out", direction=Direction.EXPORT, export_format="jsonl")
+    annotate(3)
+
+    result = run_export(shards=2)
+
+    assert result.state == "success"
+    assert state_of(labels).status is Status.COMPLETED
+    names = [key.rpartition("/")[2] for key in bucket.get("out/")]
+    assert {"_MANIFEST.json", "_SUCCESS"} < set(names)
+
+
+def test_a_snapshot_that_cannot_be_published_fails_its_sync(
+    run_export, bucket, add_storage, annotate, state_of, monkeypatch
+):
+    labels = add_storage("labels", "out", direction=Direction.EXPORT, export_format="jsonl")
+    annotate(1)
+    failing_put("_SUCCESS")(monkeypatch)
+
+    assert run_export(shards=1).state == "failed"
+    assert state_of(labels).status is Status.FAILED
+    assert "_SUCCESS" in state_of(labels).traceback

@@ -7,8 +7,14 @@ import pytest
 
 from labelport import syncing
 from labelport.airflow.hooks import CatalogHook, StorageHook
-from labelport.catalog import Catalog
-from labelport.errors import ConfigurationError, NotFound, ObjectNotFound, SyncRefused
+from labelport.catalog import Catalog, annotations
+from labelport.errors import (
+    ConfigurationError,
+    NotFound,
+    ObjectNotFound,
+    StoreError,
+    SyncRefused,
+)
 from labelport.model import Problem, Status, TaskRow
 
 
@@ -133,3 +139,52 @@ def test_scanning_is_refused_while_another_run_syncs(hook, catalog):
 
     with pytest.raises(SyncRefused, match="other/run"):
         hook.scan_and_create_links()
+
+
+@pytest.fixture
+def exported(labels, annotate):
+    """A hook of an export storage, and the ids of two annotations."""
+    return StorageHook("labels"), annotate(2)
+
+
+def test_one_annotation_is_exported_alone(exported, bucket):
+    hook, (one, _) = exported
+
+    hook.save_annotation(one)
+
+    (body,) = bucket.get("out/").values()
+    assert json.loads(body)["id"] == one
+
+
+def test_annotations_are_exported_with_what_became_of_each(exported, bucket):
+    hook, ids = exported
+
+    outcomes = hook.save_annotations([*ids, 999])
+
+    assert [(found.annotation_id, found.error) for found in outcomes] == [(n, None) for n in ids]
+    assert len(bucket.get("out/")) == 2
+
+
+def test_an_annotation_that_is_not_there_is_not_exported(exported):
+    with pytest.raises(NotFound, match="999"):
+        exported[0].save_annotation(999)
+
+
+def test_an_annotation_that_cannot_be_written_raises(exported, bucket):
+    hook, (one, _) = exported
+    bucket.client.delete_bucket(Bucket=bucket.name)
+
+    with pytest.raises(StoreError):
+        hook.save_annotation(one)
+
+
+def test_the_object_of_a_deleted_annotation_is_deleted(exported, bucket, catalog):
+    hook, (one, two) = exported
+    hook.save_annotations([one, two])
+    with catalog.begin() as connection:
+        annotations.delete(connection, one)
+
+    assert hook.delete_annotation(one)
+    assert not hook.delete_annotation(one)
+    assert not hook.delete_annotation(two)
+    assert len(bucket.get("out/")) == 1

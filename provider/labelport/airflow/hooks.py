@@ -6,9 +6,10 @@ a secret. Nothing heavy is imported before a method is called.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
@@ -20,10 +21,14 @@ from labelport.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from labelport.catalog import Catalog
+    from labelport.catalog.recording import Outcome
     from labelport.checking import Check
     from labelport.importing import ImportOptions
     from labelport.model import ObjectMeta, Problem, Storage, SyncState, TaskRow
     from labelport.stores import Store
+
+#: How many annotations `StorageHook.save_annotations` exports at once.
+_IDS = 1_000
 
 
 class CatalogHook(BaseHook):
@@ -65,7 +70,7 @@ class CatalogHook(BaseHook):
 
 
 class StorageHook(BaseHook):
-    """One storage of the catalog: check it, list it, read its tasks, sign its URLs, import it.
+    """One storage of the catalog: check it, list it, read its tasks, sign its URLs, sync it.
 
     The iterators stream: they hold one page, or one object's rows, at a time, and close their
     connections when they are exhausted or closed.
@@ -205,3 +210,53 @@ class StorageHook(BaseHook):
                 options=options or ImportOptions(),
                 shards=shards,
             )
+
+    def save_annotation(self, annotation_id: int) -> None:
+        """Export one annotation now, whether its object is up to date or not.
+
+        In task format its whole task. The ledger says what came of it, too.
+
+        Raises:
+            NotFound: the storage's project has no such annotation.
+            StoreError: the object could not be written.
+            ConfigurationError: it is no export storage, or one that gets snapshots.
+        """
+        from labelport.errors import NotFound, StoreError
+
+        outcomes = {found.annotation_id: found for found in self.save_annotations([annotation_id])}
+        if annotation_id not in outcomes:
+            raise NotFound(f"there is no annotation {annotation_id} for {self.storage_name!r}")
+        if error := outcomes[annotation_id].error:
+            raise StoreError(error)
+
+    def save_annotations(self, annotation_ids: Iterable[int]) -> list[Outcome]:
+        """Export some annotations now, and say what became of each.
+
+        An error is in the outcome, and in the ledger. Ids that the storage's project does not
+        have are left out. For all annotations use the operators: they can be resumed.
+
+        Raises:
+            ConfigurationError: it is no export storage, or one that gets snapshots.
+        """
+        from labelport.exporting import export_annotations
+
+        outcomes: list[Outcome] = []
+        with open_catalog(self.catalog_conn_id) as catalog, self.get_store() as (bridge, store):
+            rest = iter(annotation_ids)
+            while ids := list(islice(rest, _IDS)):
+                outcomes += bridge.run(export_annotations(catalog, store, self.storage, ids))
+        return outcomes
+
+    def delete_annotation(self, annotation_id: int) -> bool:
+        """Delete the exported object of an annotation that was deleted; whether there was one.
+
+        An annotation that is still in the catalog keeps its object.
+
+        Raises:
+            ConfigurationError: the storage may not delete objects, or gets snapshots.
+            StoreError: the store refused.
+        """
+        from labelport.exporting import delete_exported
+
+        with open_catalog(self.catalog_conn_id) as catalog, self.get_store() as (bridge, store):
+            return bool(bridge.run(delete_exported(catalog, store, self.storage, [annotation_id])))

@@ -15,7 +15,7 @@ def newest_event(storage: str, catalog_conn_id: str) -> int:
 
 def move_watermark(storage: str, catalog_conn_id: str, event_id: int) -> None:
     """Note that the storage is done with every event up to *event_id*; never backward."""
-    from labelport.catalog import events
+    from labelport.exporting import done_with_events
 
-    with opened(storage, catalog_conn_id) as (catalog, found), catalog.begin() as connection:
-        events.move_watermark(connection, found.id, event_id)
+    with opened(storage, catalog_conn_id) as (catalog, found):
+        done_with_events(catalog, found, event_id)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from labelport.catalog.schema import annotation_events, import_objects, storages
-from labelport.model import Direction, EventKind
+from labelport.model import Direction, EventKind, ExportFormat
 
 
 class News(NamedTuple):
@@ -37,13 +37,19 @@ def since(connection: sa.Connection, project_id: int, event_id: int) -> News | N
 
 
 def behind(connection: sa.Connection) -> Sequence[str]:
-    """The export storages, by name, whose project has events beyond their watermark."""
+    """The export storages, by name, whose project has events beyond their watermark.
+
+    Without those that get snapshots, which are whole and never change.
+    """
     newer = sa.exists().where(
         annotation_events.c.project_id == storages.c.project_id,
         annotation_events.c.id > storages.c.watermark,
     )
     query = sa.select(storages.c.name).where(
-        storages.c.direction == Direction.EXPORT, storages.c.synchronizable, newer
+        storages.c.direction == Direction.EXPORT,
+        storages.c.synchronizable,
+        storages.c.export_format.in_((ExportFormat.ANNOTATION, ExportFormat.TASK)),
+        newer,
     )
     return connection.scalars(query.order_by(storages.c.id)).all()
 

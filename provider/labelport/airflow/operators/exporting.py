@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from labelport.airflow.assets import tell_outlets
 from labelport.airflow.jobs import job_of
 from labelport.airflow.operators.shards import PlanOperator, ShardOperator
 from labelport.airflow.operators.syncing import FinishSyncOperator
-from labelport.airflow.running import report_to
+from labelport.airflow.running import opened_store, report_to
 from labelport.airflow.templated import number
 from labelport.airflow.watermarks import move_watermark, newest_event
 from labelport.errors import ConfigurationError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from labelport.catalog import Catalog
     from labelport.exporting import ExportOptions
-    from labelport.model import Counters, Shard, Storage
+    from labelport.model import Counters, Shard, Storage, SyncState
     from labelport.stores import Store
 
 #: The XCom in which a plan leaves the newest event that was there before its export began.
@@ -96,9 +97,10 @@ class ExportShardOperator(ShardOperator):
 class FinishExportOperator(FinishSyncOperator):
     """Set the final status of this dag run's export, and fail when anything failed.
 
-    An export without errors moves the storage's watermark to *newest_event*, and tells the
-    outlet assets with the status and the counters in ``extra``: an alias (`assets.EXPORTED`)
-    resolves to the storage's own asset, and only if objects were written or deleted.
+    Of a snapshot it writes the manifest and ``_SUCCESS`` before. An export without errors moves
+    the storage's watermark to *newest_event*, and tells the outlet assets with the status and the
+    counters in ``extra``: an alias (`assets.EXPORTED`) resolves to the storage's own asset, and
+    only if objects were written or deleted.
 
     :param storage: name of the storage in the catalog. (templated)
     :param select: what the shards exported. (templated)
@@ -133,6 +135,25 @@ class FinishExportOperator(FinishSyncOperator):
             move_watermark(self.storage, self.catalog_conn_id, newest)
         tell_outlets(self, context, self.storage, report)
         return report
+
+    def end(self, catalog: Catalog, storage: Storage, run_id: str) -> SyncState:
+        """End the run; a snapshot is published before."""
+        from labelport import syncing
+        from labelport.snapshots import in_files
+
+        if in_files(storage):
+            try:
+                asyncio.run(self._publish(catalog, storage, run_id))
+            except BaseException as exc:  # a run whose snapshot is not whole has failed
+                syncing.fail(catalog, storage, run_id=run_id, error=exc)
+                raise
+        return super().end(catalog, storage, run_id)
+
+    async def _publish(self, catalog: Catalog, storage: Storage, run_id: str) -> None:
+        from labelport.publishing import publish
+
+        async with opened_store(storage) as store:
+            await publish(catalog, store, storage, run_id)
 
 
 def export_options(select: str, max_errors: int | None) -> ExportOptions:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class ExportInOneTaskOperator(StorageOperator):
     """An export as a single task, from claim to end. Fails when anything failed.
 
-    Refused while another run syncs the storage, which a retry may find ended.
+    Not for storages that get snapshots: those are whole, and never change. Refused while another
+    run syncs the storage, which a retry may find ended.
     """
 
     #: What is exported; see `ExportShardOperator`.
@@ -58,7 +59,9 @@ class ExportInOneTaskOperator(StorageOperator):
 
     def _export(self, catalog: Catalog, storage: Storage, context: Context) -> SyncState:
         from labelport import syncing
+        from labelport.snapshots import check_single
 
+        check_single(storage)
         self._work = Work()
         job = job_of(context)
         with claimed(catalog, storage, job):
@@ -128,6 +131,8 @@ class DeleteExportedOperator(ExportInOneTaskOperator):
 
 class FindChangesOperator(BaseOperator):
     """Name the export storages whose project has annotation events beyond their watermark.
+
+    Those that get snapshots are left out: a change makes no snapshot.
 
     For ``ExportChangesOperator.partial(…).expand(storage=found.output)``.
 

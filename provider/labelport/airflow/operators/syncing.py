@@ -17,6 +17,9 @@ from labelport.connections import DEFAULT_CATALOG_CONN_ID
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from labelport.catalog import Catalog
+    from labelport.model import Storage, SyncState
+
 
 class FinishSyncOperator(StorageOperator):
     """Set the final status of this dag run's sync, and fail when it failed.
@@ -40,11 +43,10 @@ class FinishSyncOperator(StorageOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk.exceptions import AirflowFailException
 
-        from labelport import syncing
         from labelport.model import Status
 
         with opened(self.storage, self.catalog_conn_id) as (catalog, storage):
-            state = syncing.finish(catalog, storage, run_id=job_of(context))
+            state = self.end(catalog, storage, job_of(context))
         failing = {Status.FAILED}
         if flag(self.fail_on_errors):
             failing.add(Status.COMPLETED_WITH_ERRORS)
@@ -55,6 +57,12 @@ class FinishSyncOperator(StorageOperator):
         if state.status in failing:
             raise AirflowFailException(f"the sync of {storage.name!r} ended {state.status}")
         return report
+
+    def end(self, catalog: Catalog, storage: Storage, run_id: str) -> SyncState:
+        """End the run, and say how it ended."""
+        from labelport import syncing
+
+        return syncing.finish(catalog, storage, run_id=run_id)
 
 
 class ReconcileSyncsOperator(BaseOperator):
