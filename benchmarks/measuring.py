@@ -54,7 +54,7 @@ def measured(seconds: float) -> dict[str, float]:
 def tell(what: str, run: dict[str, float], count: int, baseline: float | None = None) -> None:
     """A line: so many a second, how many times the baseline, memory, without waiting."""
     rate = count / run["seconds"]
-    ratio = f", {rate / baseline:.1f}x" if baseline else ""
+    ratio = f"{rate / baseline:.1f}x" if baseline else ""
     of_cpu = count / run["cpu_seconds"]
     print(
         f"  {what:42} {rate:>10,.0f}/s{ratio:>8}   peak {run['megabytes']:.0f} MB"
