@@ -13,7 +13,7 @@ import pytest
 
 from catalogs import any_storage, import_tasks
 from labelport import syncing
-from labelport.catalog import Catalog, annotations, ledger, recording
+from labelport.catalog import Catalog, annotations, events, ledger, recording
 from labelport.errors import AccessDenied, ConfigurationError, StoreUnavailable
 from labelport.exporting import (
     ExportOptions,
@@ -184,7 +184,25 @@ def test_a_changed_annotation_is_written_again_and_only_that(
 
     assert store.puts == [f"out/{ids[2]}"]
     assert (state.counters.updated, state.counters.existed) == (1, 3)
+    assert state.last_sync_count == 1
     assert objects(bucket)[f"out/{ids[2]}"]["result"] == []
+
+
+def test_a_whole_export_has_done_with_the_events_before_it(
+    catalog: Catalog, bucket: Bucket
+) -> None:
+    annotated(catalog, 2)
+    storage = target(catalog, bucket)
+    with catalog.read() as connection:
+        newest = events.newest(connection, storage.project_id)
+
+    export(catalog, storage, select=Selection.NEW)
+    with catalog.read() as connection:
+        after_new = events.watermark(connection, storage.id)
+    export(catalog, storage)
+
+    with catalog.read() as connection:
+        assert (after_new, events.watermark(connection, storage.id)) == (0, newest)
 
 
 def test_selections(catalog: Catalog, bucket: Bucket) -> None:

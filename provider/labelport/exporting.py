@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from labelport import snapshots, syncing
-from labelport.catalog import Catalog, export_keys, exports, recording
+from labelport.catalog import Catalog, events, export_keys, exports, recording
 from labelport.catalog import shards as shard_rows
 from labelport.catalog.recording import LedgerWriter, Outcome, Tombstone
 from labelport.errors import ConfigurationError
@@ -28,6 +29,7 @@ from labelport.model import (
     KeyRange,
     Shard,
     ShardState,
+    Status,
     Storage,
     SyncState,
 )
@@ -36,6 +38,8 @@ from labelport.publishing import publish
 from labelport.putting import PutLimits, Putter
 from labelport.stores import Store
 
+#: How long events stay in the outbox after every export storage has passed them.
+_KEEP_EVENTS = timedelta(days=7)
 #: Units read, written and recorded at once.
 _PAGE = 2_000
 #: Ids are the keys of an export's shards: written so that their order as text is their order.
@@ -89,7 +93,9 @@ def export_storage(
     """
     check_exportable(storage)
     meter = Meter(on_progress)
-    return sync_here(
+    with catalog.read() as connection:
+        newest = events.newest(connection, storage.project_id)
+    state = sync_here(
         catalog,
         open_store,
         storage,
@@ -100,6 +106,19 @@ def export_storage(
         ),
         close=lambda store, run_id: publish(catalog, store, storage, run_id, limits=options.limits),
     )
+    if state.status is Status.COMPLETED and options.select in (Selection.ALL, Selection.CHANGED):
+        done_with_events(catalog, storage, newest)
+    return state
+
+
+def done_with_events(catalog: Catalog, storage: Storage, event_id: int) -> None:
+    """Note that an export covers all events up to *event_id*, read before it began.
+
+    Old events that every export storage has passed go.
+    """
+    with catalog.begin() as connection:
+        events.move_watermark(connection, storage.id, event_id)
+        events.prune(connection, datetime.now(UTC) - _KEEP_EVENTS)
 
 
 def check_exportable(storage: Storage) -> None:

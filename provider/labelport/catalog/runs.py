@@ -120,7 +120,7 @@ def end(
             status=status,
             lease_until=None,
             last_sync=now() if succeeded else storages.c.last_sync,
-            last_sync_count=_total(storage_id, run_id, sync_shards.c.created),
+            last_sync_count=_made(storage_id, run_id),
             traceback=traceback,
             time_completed=now() if succeeded else None,
             time_failure=None if succeeded else now(),
@@ -223,9 +223,14 @@ def _later(seconds: float) -> sa.ColumnElement[object]:
     return sa.case((storages.c.lease_until > renewed, storages.c.lease_until), else_=renewed)
 
 
-def _total(storage_id: int, run_id: str, column: sa.Column[int]) -> sa.ScalarSelect[int]:
+def _made(storage_id: int, run_id: str) -> sa.ScalarSelect[int]:
+    """Tasks that an import made, or objects that an export wrote."""
+    made = sync_shards.c.created + sa.case(
+        (storages.c.direction == Direction.EXPORT, sync_shards.c.updated), else_=0
+    )
     return (
-        sa.select(sa.func.coalesce(sa.func.sum(column), 0))
+        sa.select(sa.func.coalesce(sa.func.sum(made), 0))
         .where(sync_shards.c.storage_id == storage_id, sync_shards.c.run_id == run_id)
+        .correlate(storages)
         .scalar_subquery()
     )
