@@ -102,7 +102,7 @@ def task(shape: Shape, body: bytes | Raw, row: int) -> TaskRow:
     return TaskRow(
         row,
         _data(str(shape.data, "utf-8")),
-        [annotation_row(each) for each in annotations] if annotations else (),
+        [_annotation(each) for each in annotations] if annotations else (),
         [_prediction(each) for each in shape.predictions] if shape.predictions else (),
         shape.allow_skip is UNSET or _flag(shape.allow_skip),
         None if shape.meta is UNSET else _meta(shape.meta),
@@ -122,7 +122,7 @@ def _annotated(shape: Shape, body: bytes | Raw, row: int) -> TaskRow | None:
     return TaskRow(
         row,
         _data(str(source.data, "utf-8")),
-        [annotation_row(_ANNOTATION(body))],
+        [_annotation(_ANNOTATION(body))],
         allow_skip=source.allow_skip is UNSET or _flag(source.allow_skip),
         meta=None if source.meta is UNSET else _meta(source.meta),
         source_task=_source_name(source),
@@ -177,7 +177,7 @@ def _result(raw: Raw) -> str:
     return text
 
 
-def annotation_row(shape: Annotation) -> AnnotationRow:
+def _annotation(shape: Annotation) -> AnnotationRow:
     return AnnotationRow(
         _result(shape.result),
         _who(shape.completed_by),
