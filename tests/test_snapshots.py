@@ -35,6 +35,7 @@ from labelport.exporting import (
     plan_export,
 )
 from labelport.formats.exported import annotation_body, digest
+from labelport.formats.parts import new_part
 from labelport.importing import import_storage
 from labelport.model import (
     AnnotationRow,
@@ -227,8 +228,8 @@ def test_shards_write_files_of_their_own(catalog: Catalog, bucket: Bucket) -> No
     assert state.status is Status.COMPLETED
     assert {name[:10] for name in parts} == {"part-00000", "part-00001", "part-00002"}
     assert ids_in(found) == ids
-    assert [file["key"].rpartition("/")[2] for file in json.loads(found["_MANIFEST.json"])["files"]]
-    assert len(json.loads(found["_MANIFEST.json"])["files"]) == len(parts) == 6
+    listed = json.loads(found["_MANIFEST.json"])["files"]
+    assert [file["key"].rpartition("/")[2] for file in listed] == sorted(parts)
 
 
 def test_parquet_has_a_row_for_each(catalog: Catalog, bucket: Bucket) -> None:
@@ -594,6 +595,7 @@ def test_memory_does_not_grow_with_the_annotations(
             return self.metas[key]
 
     store = Forgetful(bucket.name)
+    new_part(export_format).add([], [], {})  # pyarrow's first array imports all of pandas
     tracemalloc.start()
     try:
         state = export(catalog, storage, store)
