@@ -1,12 +1,18 @@
-"""The demonstration: a bucket becomes labeling tasks through Airflow, all on this machine.
+"""The demonstration: a bucket becomes labeling tasks, and annotations become objects.
+
+All of it through Airflow, on this machine.
 
 media        pictures and sounds that Python packages bring along, and their licences
 task_files   task files in every shape, about those media
-bucket       both, put into an S3 server
+bucket       both, put into an S3 server, and a bucket for exports
 weed         the S3 server (SeaweedFS)
 standalone   Airflow, with its home in the demonstration's
 rest         Airflow's REST API: start a dag run, ask what became of it
 catalog      the project and its storages
+importing    the import of both
+annotating   what people would do in a labeling program
+exporting    the export of that, by hand and within seconds of each change
+following    dag runs, watched to their end
 screen       what a person sees
 processes    child processes that end with the demonstration
 """

@@ -1,4 +1,4 @@
-"""``python -m demo``: import a bucket through Airflow, show what came of it, and stop everything.
+"""``python -m demo``: import a bucket, annotate, export to another one, and stop everything.
 
 With ``--stay`` everything keeps running until Ctrl-C, for looking around.
 """
@@ -12,13 +12,14 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from demo import bucket, catalog, home, logs, media, screen, standalone, weed
+from demo import annotating, bucket, catalog, home, logs, media, screen, standalone, weed
+from demo.exporting import export_all
 from demo.importing import import_all
 from demo.screen import console, say
 
 
 def main() -> int:
-    """The exit status: 0 when both storages were imported."""
+    """The exit status: 0 when all was imported and exported."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--stay", action="store_true", help="keep running until Ctrl-C")
     parser.add_argument(
@@ -59,7 +60,10 @@ def _run(folder: Path, stay: bool) -> int:
         with console.status("Airflow starts …"):
             url, airflow = stack.enter_context(standalone.airflow(folder, server))
         say(f"Airflow at {url}")
-        import_all(opened, airflow, storages)
+        import_all(opened, airflow, [storages.media, storages.files])
+        made = annotating.annotate(opened, storages.media)
+        say(f"two people made {made} annotations, beside those that came with the task files")
+        export_all(opened, airflow, server, storages.exports)
         say(f"from nothing to here in {time.monotonic() - begun:.0f} s")
         if stay:
             screen.show_places(url, server, folder)

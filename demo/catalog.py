@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
-from demo.bucket import BUCKET
-from labelport.catalog import Catalog, problems, projects, storages
+from demo.bucket import BUCKET, EXPORTS
+from labelport.catalog import Catalog, events, ledger, problems, projects, storages
+from labelport.catalog.ledger import LedgerCounts
 from labelport.catalog.upgrading import upgrade
-from labelport.model import Problem, Status, Storage, SyncState
+from labelport.model import Direction, ExportLink, Problem, Status, Storage, SyncState
 
 #: The Airflow connection to the bucket; the standalone Airflow has it in its environment.
 CONN_ID = "demo_s3"
@@ -23,8 +25,16 @@ def url(home: Path) -> str:
     return f"sqlite:///{home / 'labelport.db'}"
 
 
-def make(home: Path) -> tuple[Catalog, list[Storage]]:
-    """A new catalog with a project and two storages: the media themselves, and task files."""
+class Storages(NamedTuple):
+    """The project's storages."""
+
+    media: Storage
+    files: Storage
+    exports: Storage
+
+
+def make(home: Path) -> tuple[Catalog, Storages]:
+    """A new catalog with a project: it imports media and task files, and exports annotations."""
     catalog = Catalog(url(home))
     upgrade(catalog)
     with catalog.begin() as connection:
@@ -47,7 +57,18 @@ def make(home: Path) -> tuple[Catalog, list[Storage]]:
             conn_id=CONN_ID,
             description="JSON and JSONL objects hold the tasks",
         )
-    return catalog, [media, files]
+        exports = storages.add(
+            connection,
+            project.id,
+            "exports",
+            f"s3://{EXPORTS}/annotations",
+            Direction.EXPORT,
+            conn_id=CONN_ID,
+            key_template="{source_stem}.{annotation_id}.json",
+            can_delete_objects=True,
+            description="every annotation becomes an object, and goes with it",
+        )
+    return catalog, Storages(media, files, exports)
 
 
 @dataclass
@@ -55,6 +76,7 @@ class Followed:
     """A storage whose sync is being watched."""
 
     storage: Storage
+    dag_id: str
     run_id: str  #: Airflow's dag run
     state: SyncState = _NEVER
     dag_run: str = "queued"  #: what Airflow says of it
@@ -88,3 +110,22 @@ def error_rows(catalog: Catalog, storage: Storage) -> list[Problem]:
     """The objects and rows of the latest sync that could not be imported."""
     with catalog.read() as connection:
         return problems.page(connection, storage.id).problems
+
+
+def ledger_rows(catalog: Catalog, storage: Storage) -> list[ExportLink]:
+    """The first rows of an export storage's ledger, a hundred at most."""
+    with catalog.read() as connection:
+        return ledger.page(connection, storage.id)
+
+
+def ledger_counts(catalog: Catalog, storage: Storage) -> LedgerCounts:
+    """How an export storage's ledger stands."""
+    with catalog.read() as connection:
+        return ledger.counts(connection, storage.id)
+
+
+def up_to_date(catalog: Catalog, storage: Storage) -> bool:
+    """Whether an export storage is done with all that has happened to annotations."""
+    with catalog.read() as connection:
+        newest = events.newest(connection, storage.project_id)
+        return events.watermark(connection, storage.id) >= newest

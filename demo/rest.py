@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,8 +19,8 @@ class Airflow:
     def __init__(self, client: httpx.Client) -> None:
         self._client = client
 
-    def ready(self, dag_id: str) -> bool:
-        """Whether every component is healthy and the dag is known."""
+    def ready(self, dag_ids: Iterable[str]) -> bool:
+        """Whether every component is healthy and the dags are known."""
         try:
             health = self._client.get("/api/v2/monitor/health")
             if health.status_code != httpx.codes.OK:
@@ -29,7 +29,10 @@ class Airflow:
             if any((parts.get(name) or {}).get("status") != "healthy" for name in _COMPONENTS):
                 return False
             self._log_in()
-            return self._client.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+            return all(
+                self._client.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK
+                for dag_id in dag_ids
+            )
         except httpx.TransportError:
             time.sleep(0.2)
             return False

@@ -15,7 +15,8 @@ from rich.table import Table
 from demo import catalog
 from demo.catalog import Followed
 from demo.weed import S3Server
-from labelport.model import Problem, Status
+from labelport.catalog.ledger import LedgerCounts
+from labelport.model import ExportLink, Problem, Status
 
 console = Console(highlight=False)
 
@@ -25,6 +26,8 @@ _STYLES = {
     Status.FAILED: "red",
 }
 _COUNTERS = ("scanned", "created", "existed", "errors")
+#: Rows of the ledger that are shown.
+_ROWS = 12
 
 
 def say(text: str) -> None:
@@ -70,6 +73,29 @@ def show_problems(problems: Iterable[Problem]) -> None:
         console.print(f"    remedy: {escape(problem.remedy)}")
 
 
+def show_ledger(rows: Sequence[ExportLink], counts: LedgerCounts) -> None:
+    """Which annotation went where, as far as a screen shows it, and how many in all."""
+    view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    view.add_column("annotation", justify="right")
+    view.add_column("key", overflow="fold")
+    view.add_column("state")
+    view.add_column("attempts", justify="right")
+    view.add_column("SHA-256")
+    for row in rows[:_ROWS]:
+        view.add_row(
+            str(row.annotation_id),
+            escape(row.key),
+            "failed" if row.error else "deleted" if row.deleted_at else "exported",
+            str(row.attempts),
+            (row.digest or "")[:12],
+        )
+    console.print(view)
+    hidden = f"{len(rows) - _ROWS} more; " if len(rows) > _ROWS else ""
+    console.print(
+        f"  … {hidden}" + ", ".join(f"{n} {name}" for name, n in counts._asdict().items())
+    )
+
+
 def show_failure(message: str, details: Iterable[str] = ()) -> None:
     """What went wrong, and what the logs say of it."""
     for detail in details:
@@ -97,3 +123,4 @@ def show_next(home: Path) -> None:
     console.print("  .venv/bin/labelport storages list")
     console.print("  .venv/bin/labelport errors task-files")
     console.print("  .venv/bin/labelport tasks list")
+    console.print("  .venv/bin/labelport ledger exports")

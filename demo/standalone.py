@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo import catalog, rest
+from demo import catalog, exporting, importing, rest
 from demo.processes import free_ports, process, script
 from demo.weed import S3Server
 
 DAGS = Path(__file__).parent.parent / "dags"
-DAG_ID = "import_storage"
+_DAG_IDS = (importing.DAG_ID, exporting.DAG_ID, exporting.ON_CHANGE_DAG_ID)
 #: Airflow's database is made anew, which a slow disk feels.
 _START_SECONDS = 240
 
 
 @contextmanager
 def airflow(home: Path, server: S3Server) -> Iterator[tuple[str, rest.Airflow]]:
-    """Start Airflow, ready to import from *server*; its URL and a client of it."""
+    """Start Airflow, ready to import from *server* and to export to it; its URL and a client."""
     port, worker_logs, triggerer_logs = free_ports(3)
     url = f"http://127.0.0.1:{port}"
     env = _environment() | _settings(home, port, worker_logs, triggerer_logs)
@@ -36,7 +36,7 @@ def airflow(home: Path, server: S3Server) -> Iterator[tuple[str, rest.Airflow]]:
             [script("airflow"), "standalone"],
             home,
             signal.SIGTERM,
-            lambda: client.ready(DAG_ID),
+            lambda: client.ready(_DAG_IDS),
             env=env,
             log=home / "airflow.log",
             start_seconds=_START_SECONDS,

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.timeout(600)
-def test_the_demonstration_imports_a_bucket_and_stops_everything(tmp_path):
+def test_the_demonstration_imports_and_exports_and_stops_everything(tmp_path):
     with demonstration(tmp_path) as running:
         output, _ = running.communicate(timeout=580)
 
@@ -25,6 +25,12 @@ def test_the_demonstration_imports_a_bucket_and_stops_everything(tmp_path):
     assert rows["media"] == ["completed", "27", "26", "0", "0"]
     assert rows["task-files"] == ["completed_with_errors", "12", "374", "0", "1"]
     assert re.search(r"with-a-broken-row\.jsonl, row 1\n +reason: .+\n +remedy: ", output)
+    assert rows["exports"] == ["completed", "35", "35", "0", "0"]
+    assert len(re.findall(r"exported \d+ s later", output)) == 2
+    assert [rows[number][-2] for number in ("1", "2", "4")] == ["2", "2", "1"]
+    assert "3" not in rows
+    assert "34 exported, 0 failed, 0 deleted" in output
+    assert "the same 34 objects" in output
     assert "CC0" in output and "LGPL" in output
     assert left_behind(tmp_path) == []
 
