@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from labelport.airflow import triggers
+from labelport.airflow.assets import annotations_asset
 from labelport.airflow.triggers import AnnotationEventsTrigger
 from labelport.catalog import annotations, events, projects, storages
 from labelport.errors import ConfigurationError
@@ -124,6 +125,17 @@ def test_a_trigger_is_the_same_whenever_a_dag_is_parsed(home):
         *again.serialize()
     )
     assert AnnotationEventsTrigger(**arguments).serialize() == (path, arguments)
+
+
+def test_what_is_watched_apart_is_an_asset_of_its_own(home):
+    watched = [
+        annotations_asset(),
+        annotations_asset("Cats"),
+        annotations_asset(catalog_conn_id="other"),
+        annotations_asset("Cats", "other"),
+    ]
+
+    assert len({asset.name for asset in watched}) == len({asset.uri for asset in watched}) == 4
 
 
 @pytest.fixture

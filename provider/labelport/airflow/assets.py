@@ -26,11 +26,13 @@ def annotations_asset(
     """
     from labelport.airflow.triggers import AnnotationEventsTrigger
 
-    place = "labelport_annotations" if project is None else f"labelport_annotations {project}"
     trigger = AnnotationEventsTrigger(project=project, catalog_conn_id=catalog_conn_id)
+    # Of each place its own asset: those of one name would have each other's watchers.
+    catalog = "" if catalog_conn_id == DEFAULT_CATALOG_CONN_ID else catalog_conn_id
     return Asset(
-        name=place,
-        uri=f"labelport://annotations/{quote(project or '', safe='')}",
+        name=" ".join(filter(None, ("labelport_annotations", project, catalog))),
+        uri=f"labelport://annotations/{quote(project or '', safe='')}"
+        + (f"?catalog={quote(catalog, safe='')}" if catalog else ""),
         watchers=[AssetWatcher(name="outbox", trigger=trigger)],
     )
 

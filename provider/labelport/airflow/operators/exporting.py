@@ -131,7 +131,8 @@ class FinishExportOperator(FinishSyncOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         report = super().execute(context)
         newest = number(self.newest_event)
-        if newest and self.select in ("all", "changed") and not report["errors"]:
+        covered = self.select.strip().lower() in ("all", "changed") and not report["errors"]
+        if newest and covered:
             move_watermark(self.storage, self.catalog_conn_id, newest)
         tell_outlets(self, context, self.storage, report)
         return report
