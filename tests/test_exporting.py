@@ -13,7 +13,7 @@ import pytest
 
 from catalogs import any_storage, import_tasks
 from labelport import syncing
-from labelport.catalog import Catalog, annotations, events, ledger, recording
+from labelport.catalog import Catalog, annotations, events, ledger, recording, storages
 from labelport.errors import AccessDenied, ConfigurationError, StoreUnavailable
 from labelport.exporting import (
     ExportOptions,
@@ -572,6 +572,21 @@ def test_an_owner_that_lost_its_shard_writes_no_ledger(catalog: Catalog, bucket:
         )
 
     assert rows(catalog, storage) == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"location": "memory://elsewhere/"}, {"export_format": ExportFormat.TASK}]
+)
+def test_where_and_how_is_settled_once_something_was_exported(
+    catalog: Catalog, bucket: Bucket, change: dict[str, Any]
+) -> None:
+    """The ledger's keys would mean something else."""
+    annotated(catalog, 1)
+    storage = target(catalog, bucket)
+    export(catalog, storage)
+
+    with pytest.raises(ConfigurationError, match="another storage"), catalog.begin() as connection:
+        storages.update(connection, storage.id, **change)
 
 
 def test_an_import_storage_cannot_be_exported_to(catalog: Catalog, bucket: Bucket) -> None:

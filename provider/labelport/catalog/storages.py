@@ -11,7 +11,7 @@ from labelport.catalog import runs
 from labelport.catalog.clock import now
 from labelport.catalog.naming import is_id
 from labelport.catalog.removing import drop_import_objects
-from labelport.catalog.schema import import_objects, projects, storages
+from labelport.catalog.schema import export_links, import_objects, projects, storages
 from labelport.catalog.validating import overlap, validate
 from labelport.errors import ConfigurationError, NotFound, SyncRefused
 from labelport.model import Counters, Direction, ExportFormat, Status, Storage, SyncState
@@ -79,8 +79,9 @@ def update(
 ) -> Storage:
     """Change a storage; a sync that is running keeps the settings it began with.
 
-    The location can change only while no object is imported from it: keys mean nothing in
-    another bucket, and objects outside the prefix would all count as missing.
+    The location, and the format of an export, can change only while nothing was imported from it
+    or exported to it: keys mean nothing in another bucket, objects outside the prefix would all
+    count as missing, and a ledger of files is no ledger of annotations.
 
     Raises:
         NotFound: there is no such storage.
@@ -91,10 +92,11 @@ def update(
     if location is not None:
         place = ObjectUri.parse(location)
         new = replace(new, scheme=place.scheme, bucket=place.bucket, prefix=place.key)
-    if new.location != old.location and _has_objects(connection, storage_id):
+    moved = (new.location, new.export_format) != (old.location, old.export_format)
+    if moved and _has_objects(connection, storage_id):
         raise ConfigurationError(
-            f"storage {old.name!r} has imported objects from {old.location}; add another storage "
-            "for the new location instead"
+            f"storage {old.name!r} has objects in {old.location}; add another storage for a new "
+            "location or format instead"
         )
     new = _checked(connection, new, allow_overlap)
     return _save(connection, new, storages.update().where(storages.c.id == storage_id))
@@ -226,8 +228,14 @@ def _active(connection: sa.Connection, storage_id: int) -> bool:
 
 
 def _has_objects(connection: sa.Connection, storage_id: int) -> bool:
-    query = sa.select(import_objects.c.id).where(import_objects.c.storage_id == storage_id)
-    return connection.scalar(query.limit(1)) is not None
+    """Whether it has imported or exported any, going by links and ledger."""
+    return any(
+        connection.scalar(
+            sa.select(table.c.storage_id).where(table.c.storage_id == storage_id).limit(1)
+        )
+        is not None
+        for table in (import_objects, export_links)
+    )
 
 
 def _storage(row: sa.Row[tuple[object, ...]]) -> Storage:
