@@ -18,7 +18,7 @@ def export_all(opened: Catalog, airflow: Airflow, server: S3Server, exports: Sto
     """Export, change, delete, and show the ledger. Raises RuntimeError when something fails."""
     following.run(opened, airflow, DAG_ID, [exports], shards=1)
     _check(opened, server, exports)
-    airflow.unpause(ON_CHANGE_DAG_ID)
+    _watch(airflow)
     first, second, third = (row.annotation_id for row in catalog.ledger_rows(opened, exports)[:3])
     _change(
         opened,
@@ -35,6 +35,18 @@ def export_all(opened: Catalog, airflow: Airflow, server: S3Server, exports: Sto
     screen.say(f"the ledger of {exports.name}:")
     screen.show_ledger(catalog.ledger_rows(opened, exports), catalog.ledger_counts(opened, exports))
     _check(opened, server, exports)
+
+
+def _watch(airflow: Airflow) -> None:
+    """Start the automatic export, and wait until its watcher has told of what was made so far.
+
+    Airflow gives the watcher to the triggerer when it next parses the dag.
+    """
+    airflow.unpause(ON_CHANGE_DAG_ID)
+    seconds = following.wait_until(
+        lambda: "success" in airflow.asset_runs(ON_CHANGE_DAG_ID), "the first automatic export"
+    )
+    screen.say(f"dag {ON_CHANGE_DAG_ID} watches for changes, {seconds:.0f} s after it was let")
 
 
 def _change(opened: Catalog, exports: Storage, what: str, change: Callable[[], None]) -> None:

@@ -57,6 +57,12 @@ class Airflow:
         answer = self._client.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}")
         return str(self._json(answer)["state"])
 
+    def asset_runs(self, dag_id: str) -> list[str]:
+        """The states of the dag runs that asset events have started."""
+        answer = self._client.get(f"/api/v2/dags/{dag_id}/dagRuns")
+        runs = self._json(answer)["dag_runs"]
+        return [str(run["state"]) for run in runs if run["run_type"] == "asset_triggered"]
+
     def import_errors(self) -> list[str]:
         """What is wrong with dag files, if anything."""
         errors = self._json(self._client.get("/api/v2/importErrors"))["import_errors"]
