@@ -261,13 +261,26 @@ class _ShardExport:
     async def steps(self) -> AsyncGenerator[Counters, None]:
         """What each page added to the counters, once it is in the ledger."""
         if self._options.select is not Selection.DELETED:
-            after = int(self._shard.checkpoint or 0)
-            while units := await asyncio.to_thread(self._page, after):
-                after = _unit_id(self._storage, units[-1])
-                yield await self._export_page(units, _ID.format(after))
+            async with aclosing(self._pages()) as pages:
+                async for units in pages:
+                    checkpoint = _ID.format(_unit_id(self._storage, units[-1]))
+                    yield await self._export_page(units, checkpoint)
         if self._storage.can_delete_objects:
             while graves := await asyncio.to_thread(self._graves):
                 yield await self._delete_page(graves)
+
+    async def _pages(self) -> AsyncGenerator[list[ExportUnit], None]:
+        """The shard's units from its checkpoint on; the next page is read while one is written."""
+        after = int(self._shard.checkpoint or 0)
+        coming = asyncio.create_task(asyncio.to_thread(self._page, after))
+        try:
+            while units := await coming:
+                after = _unit_id(self._storage, units[-1])
+                coming = asyncio.create_task(asyncio.to_thread(self._page, after))
+                yield units
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
     def _page(self, after: int) -> list[ExportUnit]:
         with self._catalog.read() as connection:

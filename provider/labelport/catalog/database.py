@@ -103,7 +103,7 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
             "journal_mode=WAL",
             "synchronous=NORMAL",
             "foreign_keys=ON",
-            "cache_size=-65536",
+            "cache_size=-32768",
             "wal_autocheckpoint=8192",
         ):
             connection.execute(f"PRAGMA {pragma}").close()
