@@ -93,8 +93,6 @@ def export_storage(
     """
     check_exportable(storage)
     meter = Meter(on_progress)
-    with catalog.read() as connection:
-        newest = events.newest(connection, storage.project_id)
     state = sync_here(
         catalog,
         open_store,
@@ -106,18 +104,22 @@ def export_storage(
         ),
         close=lambda store, run_id: publish(catalog, store, storage, run_id, limits=options.limits),
     )
-    if state.status is Status.COMPLETED and options.select in (Selection.ALL, Selection.CHANGED):
-        done_with_events(catalog, storage, newest)
+    done_with_events(catalog, storage, state, options.select)
     return state
 
 
-def done_with_events(catalog: Catalog, storage: Storage, event_id: int) -> None:
-    """Note that an export covers all events up to *event_id*, read before it began.
+def done_with_events(
+    catalog: Catalog, storage: Storage, state: SyncState, select: Selection
+) -> None:
+    """Move the watermark to where a run's plan was, if the run exported all there was to export.
 
     Old events that every export storage has passed go.
     """
+    whole = state.status is Status.COMPLETED and select in (Selection.ALL, Selection.CHANGED)
+    if not whole or state.run_id is None:
+        return
     with catalog.begin() as connection:
-        events.move_watermark(connection, storage.id, event_id)
+        events.move_watermark_as_planned(connection, storage.id, state.run_id)
         events.prune(connection, datetime.now(UTC) - _KEEP_EVENTS)
 
 
@@ -144,9 +146,13 @@ async def plan_export(
 
 
 def _plan(catalog: Catalog, storage: Storage, run_id: str, shards: int) -> Sequence[Shard]:
+    with catalog.read() as connection:
+        newest = events.newest(connection, storage.project_id)
     if storage.key_template:
         _plan_keys(catalog, storage)
     with catalog.begin() as connection:
+        if not shard_rows.of_run(connection, storage.id, run_id):
+            events.plan(connection, storage.id, newest)
         ranges = _ranges(exports.bounds(connection, storage), shards)
         return shard_rows.create(connection, storage.id, run_id, ranges)
 

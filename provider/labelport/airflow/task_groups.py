@@ -17,7 +17,6 @@ from labelport.airflow.operators import (
     PlanImportOperator,
     ValidateStorageOperator,
 )
-from labelport.airflow.operators.exporting import NEWEST_EVENT
 from labelport.connections import DEFAULT_CATALOG_CONN_ID
 
 
@@ -148,13 +147,7 @@ class ExportStorageTaskGroup(TaskGroup):
             shard >> FinishExportOperator(
                 task_id="finish",
                 select=select,
-                newest_event=_pulled(plan.task_id, NEWEST_EVENT),
                 fail_on_errors=fail_on_errors,
                 outlets=[EXPORTED if outlet is None else outlet],
                 **place,
             )
-
-
-def _pulled(task_id: str, key: str) -> str:
-    """A template of an XCom; what was never pushed comes as ``None``."""
-    return f"{{{{ ti.xcom_pull(task_ids={task_id!r}, key={key!r}) }}}}"

@@ -121,3 +121,25 @@ def move_watermark(connection: sa.Connection, storage_id: int, event_id: int) ->
             .values(watermark=event_id)
         ).rowcount
     )
+
+
+def plan(connection: sa.Connection, storage_id: int, event_id: int) -> None:
+    """Note the newest event that was there before an export was planned: it covers up to that."""
+    connection.execute(
+        storages.update().where(storages.c.id == storage_id).values(planned_event=event_id)
+    )
+
+
+def move_watermark_as_planned(connection: sa.Connection, storage_id: int, run_id: str) -> bool:
+    """Move the watermark to where the run's plan was; False: it stands there, or further on."""
+    return bool(
+        connection.execute(
+            storages.update()
+            .where(
+                storages.c.id == storage_id,
+                storages.c.run_id == run_id,
+                storages.c.watermark < storages.c.planned_event,
+            )
+            .values(watermark=storages.c.planned_event)
+        ).rowcount
+    )

@@ -111,6 +111,7 @@ storages = sa.Table(
     sa.Column("key_template", sa.Text),
     sa.Column("rows_per_file", sa.Integer, nullable=False, server_default="10000"),
     sa.Column("watermark", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("planned_event", sa.BigInteger),  # the newest when the latest export was planned
     sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
     # The latest sync. Every change of status is one conditional UPDATE (`catalog.runs`):
     # initialized → queued → in_progress → completed | completed_with_errors | failed → queued …

@@ -12,7 +12,6 @@ from labelport.airflow.operators.shards import PlanOperator, ShardOperator
 from labelport.airflow.operators.syncing import FinishSyncOperator
 from labelport.airflow.running import opened_store, report_to
 from labelport.airflow.templated import number
-from labelport.airflow.watermarks import move_watermark, newest_event
 from labelport.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from labelport.model import Counters, Shard, Storage, SyncState
     from labelport.stores import Store
 
-#: The XCom in which a plan leaves the newest event that was there before its export began.
-NEWEST_EVENT = "newest_event"
 #: The counters that an export's ``progress`` shows beside the rate.
 EXPORT_PROGRESS = ("scanned", "created", "updated", "existed", "missing", "errors")
 
@@ -41,12 +38,6 @@ class PlanExportOperator(PlanOperator):
     :param shards: how many ranges of ids to aim at. Each becomes a mapped task. (templated)
     :param catalog_conn_id: connection of the catalog, of type ``labelport``. (templated)
     """
-
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        newest = newest_event(self.storage, self.catalog_conn_id)
-        plan = super().execute(context)
-        context["ti"].xcom_push(key=NEWEST_EVENT, value=newest)
-        return plan
 
     async def plan(
         self, catalog: Catalog, store: Store, storage: Storage, *, run_id: str, shards: int
@@ -98,48 +89,37 @@ class FinishExportOperator(FinishSyncOperator):
     """Set the final status of this dag run's export, and fail when anything failed.
 
     Of a snapshot it writes the manifest and ``_SUCCESS`` before. An export without errors moves
-    the storage's watermark to *newest_event*, and tells the outlet assets with the status and the
-    counters in ``extra``: an alias (`assets.EXPORTED`) resolves to the storage's own asset, and
+    the storage's watermark to where its plan was, and tells the outlet assets with the status and
+    the counters in ``extra``: an alias (`assets.EXPORTED`) resolves to the storage's own asset, and
     only if objects were written or deleted.
 
     :param storage: name of the storage in the catalog. (templated)
     :param select: what the shards exported. (templated)
-    :param newest_event: the last event that the export certainly covers; empty or None: the
-        watermark stays. (templated)
     :param fail_on_errors: fail as well when the sync ended ``completed_with_errors``. (templated)
     :param catalog_conn_id: connection of the catalog, of type ``labelport``. (templated)
     """
 
-    template_fields: Sequence[str] = (
-        *FinishSyncOperator.template_fields,
-        "select",
-        "newest_event",
-    )
+    template_fields: Sequence[str] = (*FinishSyncOperator.template_fields, "select")
 
     def __init__(
         self,
         *,
         select: str = "changed",
-        newest_event: int | str | None = None,
         fail_on_errors: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(fail_on_errors=fail_on_errors, **kwargs)
         self.select = select
-        self.newest_event = newest_event
 
     def execute(self, context: Context) -> dict[str, Any]:
         report = super().execute(context)
-        newest = number(self.newest_event)
-        covered = self.select.strip().lower() in ("all", "changed") and not report["errors"]
-        if newest and covered:
-            move_watermark(self.storage, self.catalog_conn_id, newest)
         tell_outlets(self, context, self.storage, report)
         return report
 
     def end(self, catalog: Catalog, storage: Storage, run_id: str) -> SyncState:
         """End the run; a snapshot is published before."""
         from labelport import syncing
+        from labelport.exporting import done_with_events
         from labelport.snapshots import in_files
 
         if in_files(storage):
@@ -148,7 +128,9 @@ class FinishExportOperator(FinishSyncOperator):
             except BaseException as exc:  # a run whose snapshot is not whole has failed
                 syncing.fail(catalog, storage, run_id=run_id, error=exc)
                 raise
-        return super().end(catalog, storage, run_id)
+        state = super().end(catalog, storage, run_id)
+        done_with_events(catalog, storage, state, export_options(self.select, None).select)
+        return state
 
     async def _publish(self, catalog: Catalog, storage: Storage, run_id: str) -> None:
         from labelport.publishing import publish

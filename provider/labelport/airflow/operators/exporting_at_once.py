@@ -13,7 +13,6 @@ from labelport.airflow.jobs import job_of
 from labelport.airflow.operators.exporting import EXPORT_PROGRESS, export_options
 from labelport.airflow.operators.storage import StorageOperator
 from labelport.airflow.running import Work, claimed, opened, opened_store, report_to, summary
-from labelport.airflow.watermarks import move_watermark, newest_event
 from labelport.connections import DEFAULT_CATALOG_CONN_ID
 from labelport.errors import ConfigurationError, SyncRefused
 
@@ -59,6 +58,7 @@ class ExportInOneTaskOperator(StorageOperator):
 
     def _export(self, catalog: Catalog, storage: Storage, context: Context) -> SyncState:
         from labelport import syncing
+        from labelport.exporting import done_with_events
         from labelport.snapshots import check_single
 
         check_single(storage)
@@ -66,7 +66,9 @@ class ExportInOneTaskOperator(StorageOperator):
         job = job_of(context)
         with claimed(catalog, storage, job):
             self._work.run(self._shard(catalog, storage, context))
-        return syncing.finish(catalog, storage, run_id=job)
+        state = syncing.finish(catalog, storage, run_id=job)
+        done_with_events(catalog, storage, state, export_options(self.select, None).select)
+        return state
 
     async def _shard(self, catalog: Catalog, storage: Storage, context: Context) -> None:
         from labelport.exporting import export_shard, plan_export
@@ -101,12 +103,6 @@ class ExportChangesOperator(ExportInOneTaskOperator):
     """
 
     select = "changed"
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        newest = newest_event(self.storage, self.catalog_conn_id)
-        report = super().execute(context)
-        move_watermark(self.storage, self.catalog_conn_id, newest)
-        return report
 
 
 class DeleteExportedOperator(ExportInOneTaskOperator):

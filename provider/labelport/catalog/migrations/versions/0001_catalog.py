@@ -123,6 +123,7 @@ def _create_storages() -> None:
         sa.Column("key_template", sa.Text),
         _count("rows_per_file", 10_000, sa.Integer),
         _count("watermark"),
+        sa.Column("planned_event", sa.BigInteger),
         _since(),
         sa.Column("status", sa.Text, nullable=False, server_default="initialized"),
         sa.Column("run_id", sa.Text),
