@@ -28,8 +28,7 @@ lint: .venv/.dev ## style, types and the layers of imports
 	$(BIN)/lint-imports
 
 bench: .venv/.dev ## ratios against baselines, measured in the same run
-	$(BIN)/python benchmarks/importing.py
-	$(BIN)/python benchmarks/formats.py
+	$(BIN)/python -m benchmarks
 
 clean: ## remove the environment and what the commands left behind
 	rm -rf .venv .demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist
