@@ -21,7 +21,7 @@ from labelport.catalog.database import Catalog
 from labelport.catalog.objects import SavedRow
 from labelport.catalog.schema import import_objects, projects, tasks
 from labelport.catalog.source_tasks import same_json
-from labelport.errors import SyncLost, TooManyErrors
+from labelport.errors import SyncLost
 from labelport.model import (
     UNDEFINED_NAME,
     Counters,
@@ -114,7 +114,9 @@ class BatchWriter:
             except bulk.Conflict:
                 self._look_again(batch)
             else:
-                self._check_errors(added)
+                runs.check_errors(
+                    self._catalog, self._storage, self._shard.run_id, added, self._max_errors
+                )
                 return added
 
     def _try(self, batch: Batch) -> Counters:
@@ -330,17 +332,6 @@ class BatchWriter:
                 for problem in problems
             ),
         )
-
-    def _check_errors(self, added: Counters) -> None:
-        if self._max_errors is None or not added.errors:
-            return
-        with self._catalog.read() as connection:
-            errors = runs.totals(connection, self._storage.id, self._shard.run_id).errors
-        if errors > self._max_errors:
-            raise TooManyErrors(
-                f"{errors} objects or rows could not be imported, more than max_errors="
-                f"{self._max_errors}; see `labelport errors {self._storage.name}`"
-            )
 
     def _look_again(self, batch: Batch) -> None:
         """After another worker saved some of the batch's objects or rows: find which."""
