@@ -61,12 +61,19 @@ def dags(home: Path) -> Mapping[str, DAG]:
     return {dag_id: dag for bag in bags for dag_id, dag in bag.dags.items()}
 
 
+#: Said in every run: a dag keeps the params of its last ``test`` in this process.
+DEFAULTS: Mapping[str, dict[str, Any]] = {
+    "import_storage": {"shards": 4, "reimport_changed": False, "max_errors": None},
+    "export_storage": {"shards": 4, "select": "changed", "max_errors": None},
+}
+
+
 @pytest.fixture
 def run_dag(dags: Mapping[str, DAG]) -> RunDag:
     """Runs a dag to its end, retries included, and returns the dag run."""
 
     def run(dag_id: str, **params: Any) -> DagRun:
-        return dags[dag_id].test(run_conf=params)
+        return dags[dag_id].test(run_conf=DEFAULTS.get(dag_id, {}) | params)
 
     return run
 
