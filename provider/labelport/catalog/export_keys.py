@@ -55,15 +55,6 @@ def collision(connection: sa.Connection, storage: Storage) -> Collision | None:
     return Collision(*row) if row else None
 
 
-def unplan(connection: sa.Connection, storage: Storage) -> None:
-    """Remove keys that were only planned."""
-    connection.execute(
-        export_links.delete().where(
-            export_links.c.storage_id == storage.id, export_links.c.attempts == 0
-        )
-    )
-
-
 def owners(
     connection: sa.Connection, storage: Storage, keys: Collection[str]
 ) -> dict[str, set[int]]:
