@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from labelport.catalog import Catalog, projects, storages
 from labelport.errors import ConfigurationError
@@ -184,7 +185,7 @@ def test_annotators_are_spelt_as_users_know_and_read_back(text: str | None, spel
 
 def test_a_line_has_its_source_and_digest_and_no_line_break() -> None:
     task = replace(TASK, data='{\r\n"a":\n1}', link=LINK)
-    source = replace(storage(), id=8, bucket="cats")
+    source = dataclasses.replace(storage(), id=8, bucket="cats")
 
     line = annotation_line(unit(task=task), ANNOTATION, {8: source})
 

@@ -6,12 +6,12 @@ import json
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from catalogs import any_storage
 from labelport.catalog import Catalog, problems, projects, schema, storages, tasks

@@ -242,7 +242,7 @@ def test_parquet_has_a_row_for_each(catalog: Catalog, bucket: Bucket) -> None:
     tables = [pyarrow.parquet.read_table(BytesIO(body)) for _, body in sorted(found.items())]
     with catalog.read() as connection:
         annotation = annotations.get(connection, ids[0])
-        task = tasks.of_ids(connection, [annotation.task_id])[annotation.task_id]
+        task = tasks.get(connection, annotation.task_id).task
     assert [table.num_rows for table in tables] == [10, 2]
     assert [number for table in tables for number in table["annotation_id"].to_pylist()] == ids
     assert tables[0].slice(0, 1).to_pylist() == [
@@ -626,7 +626,7 @@ def test_jsonl_files_are_imported_again(catalog: Catalog, bucket: Bucket) -> Non
     with catalog.read() as connection:
         again = annotations.page(connection, project_id=other.id)
         first = annotations.get(connection, ids[0])
-        task = tasks.of_ids(connection, [again[0].task_id])[again[0].task_id]
+        task = tasks.get(connection, again[0].task_id).task
     assert (state.status, len(again)) == (Status.COMPLETED, 12)
     assert json.loads(again[0].result) == json.loads(first.result)
     assert again[0].completed_by == "ann@example.org"

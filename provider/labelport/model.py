@@ -1,13 +1,20 @@
-"""The nouns of Labelport, all frozen."""
+"""The nouns of Labelport, all frozen.
+
+What an export reads by the thousand is a `Struct` that the garbage collector does not follow: there
+are no cycles in it, and following it cost a third of the reading.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct
 
 #: The data key of a media task's URI, until a labeling configuration names it.
 UNDEFINED_NAME = "$undefined$"
@@ -279,8 +286,7 @@ class Shard:
     counters: Counters = Counters()
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(Struct, frozen=True, gc=False):
     """Says that this key became this task, and what the object was like at its last sync."""
 
     storage_id: int
@@ -293,8 +299,7 @@ class Link:
     mtime: datetime | None
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Struct, frozen=True, gc=False):
     """One thing to label. *data* and *meta* are JSON text."""
 
     id: int
@@ -313,8 +318,7 @@ class Task:
     link: Link | None  #: None: no storage brought it, or that storage was removed
 
 
-@dataclass(frozen=True)
-class Annotation:
+class Annotation(Struct, frozen=True, gc=False):
     """An annotation in the catalog; *result* is JSON text."""
 
     id: int
@@ -328,8 +332,7 @@ class Annotation:
     updated_at: datetime
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(Struct, frozen=True, gc=False):
     """A prediction in the catalog; *result* is JSON text."""
 
     id: int
@@ -340,7 +343,7 @@ class Prediction:
     created_at: datetime
 
 
-class LedgerState(NamedTuple):
+class LedgerState(Struct, frozen=True, gc=False):
     """What the ledger says of one annotation in one export storage."""
 
     key: str
@@ -349,8 +352,7 @@ class LedgerState(NamedTuple):
     attempts: int
 
 
-@dataclass(frozen=True)
-class ExportUnit:
+class ExportUnit(Struct, frozen=True, gc=False):
     """What becomes one exported object: an annotation, or a task with all it has.
 
     Never without an annotation; *ledger* holds what is known of them, by annotation id.
@@ -359,11 +361,10 @@ class ExportUnit:
     task: Task
     annotations: Sequence[Annotation]
     predictions: Sequence[Prediction] = ()
-    ledger: Mapping[int, LedgerState] = field(default_factory=dict)
+    ledger: Mapping[int, LedgerState] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class ExportLink:
+class ExportLink(Struct, frozen=True, gc=False):
     """A row of the ledger: where an annotation went, or why it did not."""
 
     storage_id: int

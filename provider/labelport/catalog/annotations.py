@@ -8,24 +8,18 @@ nothing is parsed. Whoever changes annotations of several projects in one transa
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import TypedDict, Unpack
 
 import sqlalchemy as sa
 
-from labelport.catalog import events
+from labelport.catalog import bulk, events
 from labelport.catalog.clock import now
 from labelport.catalog.schema import annotations as rows
 from labelport.catalog.schema import export_links, tasks
 from labelport.errors import NotFound
 from labelport.model import Annotation, AnnotationRow, EventKind
 
-#: JSON as the database's own text: nothing is parsed or rounded.
-_COLUMNS = [
-    sa.cast(rows.c.result, sa.Text).label("result") if name == "result" else column
-    for name, column in ((field.name, rows.c[field.name]) for field in fields(Annotation))
-]
-
+_COLUMNS = bulk.columns_of(rows, Annotation.__struct_fields__)
 
 #: How many values one statement may list.
 _CHUNK = 5_000

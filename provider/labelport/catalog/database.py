@@ -86,11 +86,19 @@ def _open(text: str) -> sa.Engine:
 
 def _open_postgresql(url: sa.URL) -> sa.Engine:
     try:
-        return sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        engine = sa.create_engine(url, pool_pre_ping=True, hide_parameters=True)
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "PostgreSQL needs its driver: pip install 'airflow-provider-labelport[postgres]'"
         ) from error
+
+    @sa.event.listens_for(engine, "connect")
+    def configure(connection: Any, record: object) -> None:
+        # In any other zone, each time that is read has to be turned into UTC.
+        connection.execute("SET TIME ZONE 'UTC'")
+        connection.commit()
+
+    return engine
 
 
 def _open_sqlite(url: sa.URL) -> sa.Engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -10,7 +9,7 @@ import sqlalchemy as sa
 from labelport.catalog.schema import export_links
 from labelport.model import ExportLink
 
-_COLUMNS = [export_links.c[field.name] for field in fields(ExportLink)]
+_COLUMNS = [export_links.c[name] for name in ExportLink.__struct_fields__]
 
 
 class LedgerCounts(NamedTuple):

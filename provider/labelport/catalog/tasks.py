@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
-from labelport.catalog import schema
+from labelport.catalog import bulk, schema
 from labelport.catalog.removing import delete_tasks
 from labelport.catalog.schema import import_objects, tasks
 from labelport.errors import NotFound
@@ -16,8 +15,7 @@ from labelport.model import Annotation, Link, Prediction, Task
 
 _T = TypeVar("_T", Annotation, Prediction)
 
-_TASK = [field.name for field in fields(Task) if field.name not in ("data", "meta", "link")]
-_LINK = [field.name for field in fields(Link)]
+_OWN = Task.__struct_fields__[:-1]  # all but the link
 
 
 class TaskDetails(NamedTuple):
@@ -40,30 +38,26 @@ def page(
 
     The id of the last one is the *after* of the next page; a short page is the last.
     """
-    query = _select().where(tasks.c.id > after).order_by(tasks.c.id).limit(limit)
+    query = sa.select(*COLUMNS).select_from(WITH_LINKS)
+    query = query.where(tasks.c.id > after).order_by(tasks.c.id).limit(limit)
     if project_id is not None:
         query = query.where(tasks.c.project_id == project_id)
     if storage_id is not None:
         query = query.where(import_objects.c.storage_id == storage_id)
-    return [_task(row) for row in connection.execute(query)]
+    return list(from_columns(bulk.fetch_columns(connection, query)))
 
 
 def get(connection: sa.Connection, task_id: int) -> TaskDetails:
     """A task with its annotations and predictions. Raises `NotFound`."""
-    row = connection.execute(_select().where(tasks.c.id == task_id)).one_or_none()
-    if row is None:
+    query = sa.select(*COLUMNS).select_from(WITH_LINKS).where(tasks.c.id == task_id)
+    found = list(from_columns(bulk.fetch_columns(connection, query)))
+    if not found:
         raise NotFound(f"there is no task {task_id}; see: labelport tasks list")
     return TaskDetails(
-        _task(row),
+        found[0],
         annotations_of(connection, [task_id]),
         predictions_of(connection, [task_id]),
     )
-
-
-def of_ids(connection: sa.Connection, task_ids: Sequence[int]) -> dict[int, Task]:
-    """Some tasks, by id; at most a page of ids. Those that do not exist are left out."""
-    rows = connection.execute(_select().where(tasks.c.id.in_(task_ids)))
-    return {row.id: _task(row) for row in rows}
 
 
 def annotations_of(connection: sa.Connection, task_ids: Sequence[int]) -> list[Annotation]:
@@ -86,41 +80,29 @@ def delete(connection: sa.Connection, task_ids: Iterable[int]) -> int:
     return delete_tasks(connection, task_ids)
 
 
-def _select() -> sa.Select[tuple[object, ...]]:
-    """Tasks with their links. JSON as the database's own text: nothing is parsed or rounded."""
-    return sa.select(
-        *(tasks.c[name] for name in _TASK),
-        sa.cast(tasks.c.data, sa.Text).label("data"),
-        sa.cast(tasks.c.meta, sa.Text).label("meta"),
-        import_objects.c.storage_id,
-        import_objects.c.key,
-        sa.func.nullif(tasks.c.row_group, -1).label("row_group"),
-        sa.func.nullif(tasks.c.row_index, -1).label("row_index"),
-        *(import_objects.c[name] for name in ("object_exists", "etag", "size", "mtime")),
-    ).select_from(tasks.outerjoin(import_objects, import_objects.c.id == tasks.c.import_object_id))
-
-
-def _task(row: sa.Row[tuple[object, ...]]) -> Task:
-    values = row._mapping
-    linked = values["storage_id"] is not None
-    return Task(
-        **{name: values[name] for name in (*_TASK, "data", "meta")},
-        link=Link(**{name: values[name] for name in _LINK}) if linked else None,
-    )
+def from_columns(columns: Sequence[Iterable[Any]]) -> Iterator[Task]:
+    """The tasks that rows of `COLUMNS` are."""
+    own, link = columns[: len(_OWN)], columns[len(_OWN) :]
+    links = (Link(*row) if row[0] is not None else None for row in zip(*link, strict=True))
+    return map(Task, *own, links)
 
 
 def _of_tasks(
     connection: sa.Connection, table: sa.Table, kind: type[_T], task_ids: Sequence[int]
 ) -> list[_T]:
-    query = select_as(table, kind).where(table.c.task_id.in_(task_ids)).order_by(table.c.id)
-    return [kind(**row) for row in connection.execute(query).mappings()]
+    query = sa.select(*bulk.columns_of(table, kind.__struct_fields__))
+    found = query.where(table.c.task_id.in_(task_ids)).order_by(table.c.id)
+    return list(map(kind, *bulk.fetch_columns(connection, found)))
 
 
-def select_as(table: sa.Table, kind: type[_T]) -> sa.Select[Any]:
-    """*table*'s columns in the order of *kind*'s fields, its JSON as text."""
-    return sa.select(
-        *(
-            sa.cast(table.c.result, sa.Text).label("result") if name == "result" else table.c[name]
-            for name in kind.__dataclass_fields__
-        )
-    )
+#: What `from_columns` takes, out of `WITH_LINKS`.
+COLUMNS: Sequence[sa.ColumnElement[Any]] = (
+    *bulk.columns_of(tasks, _OWN),
+    import_objects.c.storage_id,
+    import_objects.c.key,
+    sa.func.nullif(tasks.c.row_group, -1),
+    sa.func.nullif(tasks.c.row_index, -1),
+    *(import_objects.c[name] for name in ("object_exists", "etag", "size", "mtime")),
+)
+#: Tasks with the objects that brought them.
+WITH_LINKS = tasks.outerjoin(import_objects, import_objects.c.id == tasks.c.import_object_id)

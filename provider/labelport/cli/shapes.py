@@ -27,9 +27,11 @@ A message on standard error and the exit status say what went wrong; then there 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, structs
 
 from labelport.catalog.tasks import TaskDetails
 from labelport.model import (
@@ -107,8 +109,9 @@ def of_problem(problem: Problem) -> Shape:
     return asdict(problem)
 
 
-def _of(value: DataclassInstance) -> Shape:
-    return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+def _of(value: DataclassInstance | Struct) -> Shape:
+    shape = structs.asdict(value) if isinstance(value, Struct) else asdict(value)
+    return {name: _plain(each) for name, each in shape.items()}
 
 
 def _plain(value: object) -> object:
