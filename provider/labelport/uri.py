@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from labelport.errors import ConfigurationError
 
+#: Of the URIs that task data may hold; any other text is no name of an object.
+SCHEMES = ("s3", "gs", "azure-blob", "file", "memory", "redis")
+
 
 class ObjectUri(NamedTuple):
     """The name of one object across stores.
