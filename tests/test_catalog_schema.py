@@ -93,8 +93,9 @@ def _description(connection: sa.Connection) -> list[str]:
 def _describe_sqlite(connection: sa.Connection) -> Iterator[str]:
     """Each table's columns and constraints, in any order, as SQLite keeps their text."""
     for table, sql in connection.exec_driver_sql("SELECT tbl_name, sql FROM sqlite_master"):
-        for line in (sql or "").splitlines():
-            text = re.sub(r"\s+", " ", line).strip(" ,\n")
+        # A column that was added later stands in the line of the one before it.
+        for part in re.split(r"\n|, (?=\w+ (?:TEXT|BOOLEAN)\b)", sql or ""):
+            text = re.sub(r"\s+", " ", part).strip(" ,\n").replace('"', "")
             yield f"{table}: {text}"
 
 

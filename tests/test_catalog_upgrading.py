@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
-from labelport.catalog import Catalog
+from labelport.catalog import Catalog, annotations, ledger, storages, users
 from labelport.catalog.upgrading import (
     VERSION_TABLE,
     CatalogState,
@@ -17,6 +20,7 @@ from labelport.catalog.upgrading import (
     upgrade,
 )
 from labelport.errors import ConfigurationError
+from labelport.model import Role
 
 
 @pytest.fixture
@@ -33,6 +37,49 @@ def test_an_empty_database_becomes_a_catalog(empty):
 
 def test_upgrading_twice_changes_nothing(catalog):
     assert upgrade(catalog) is False
+
+
+def test_a_catalog_of_the_first_version_keeps_what_it_holds(empty):
+    """All that refers to storages and annotations stays, and roles that never were are tamed."""
+    _upgrade_to(empty, "0001")
+    assert check(empty) is CatalogState.BEHIND
+    with empty.begin() as connection:
+        for statement in FIRST_VERSION:
+            connection.exec_driver_sql(statement)
+
+    assert upgrade(empty) is True
+    assert check(empty) is CatalogState.UP_TO_DATE
+    with empty.read() as connection:
+        photos = storages.get(connection, "photos")
+        assert (photos.presign_seconds, photos.serve_any_key) == (60, False)
+        (link,) = ledger.page(connection, photos.id)
+        assert link.annotation_id == 1
+        assert annotations.get(connection, 1).completed_by == "ann@example.com"
+        assert users.role(connection, 1, 1) is Role.ANNOTATOR
+        assert users.role(connection, 2, 1) is Role.MANAGER
+
+
+#: A project with a storage, a task, an annotation, its export and two members.
+FIRST_VERSION = [
+    "INSERT INTO projects (title) VALUES ('Cats')",
+    "INSERT INTO users (email) VALUES ('ann@example.com'), ('bob@example.com')",
+    "INSERT INTO memberships VALUES (1, 1, 'owner'), (2, 1, 'manager')",
+    "INSERT INTO storages (project_id, name, direction, scheme, bucket, presign_seconds)"
+    " VALUES (1, 'photos', 'export', 's3', 'photos', 60)",
+    "INSERT INTO sync_shards (storage_id, run_id, shard) VALUES (1, 'r1', 0)",
+    """INSERT INTO tasks (project_id, inner_id, data) VALUES (1, 1, '{"a": 1}')""",
+    "INSERT INTO annotations (task_id, project_id, result, completed_by)"
+    " VALUES (1, 1, '[]', 'ann@example.com')",
+    "INSERT INTO export_links (storage_id, annotation_id, task_id, key) VALUES (1, 1, 1, '1')",
+]
+
+
+def _upgrade_to(catalog: Catalog, revision: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("labelport.catalog") / "migrations"))
+    with catalog.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
 
 
 def test_checking_changes_nothing(empty):
@@ -70,7 +117,7 @@ def test_a_newer_catalog_is_left_alone(catalog):
 
 
 def test_a_failed_upgrade_leaves_nothing_behind(empty):
-    """Migrations run in one transaction, DDL included: here the very last step fails."""
+    """Migrations run in one transaction, DDL included: here the last step of the first fails."""
     with empty.begin() as connection:
         connection.exec_driver_sql("CREATE VIEW import_links AS SELECT 1 AS one")
 

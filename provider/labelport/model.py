@@ -63,6 +63,20 @@ class EventKind(StrEnum):
     DELETED = "deleted"
 
 
+class Role(StrEnum):
+    """What a member may do in a project."""
+
+    ANNOTATOR = "annotator"  #: see its media
+    MANAGER = "manager"  #: and change its annotations
+
+
+class TokenKind(StrEnum):
+    """What a token is for."""
+
+    API = "api"  #: programs, until it is revoked or expires
+    SESSION = "session"  #: a browser that logged in
+
+
 class ShardState(StrEnum):
     """pending → running → done | failed; a retry takes failed or running back to running."""
 
@@ -195,6 +209,38 @@ class Project:
 
 
 @dataclass(frozen=True)
+class User:
+    """Somebody who may be a member of projects."""
+
+    id: int
+    email: str  #: in lower case; unique in the catalog
+    active: bool  #: if not, no token of theirs is good
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Says that a user may see a project's media, and in which role."""
+
+    user_id: int
+    project_id: int
+    role: Role
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A token of a user, without the secret, of which only a digest is kept."""
+
+    id: int
+    user_id: int
+    name: str
+    kind: TokenKind
+    created_at: datetime
+    expires_at: datetime | None  #: None: never
+    last_used_at: datetime | None  #: to the minute
+
+
+@dataclass(frozen=True)
 class Storage:
     """A configured place, import or export, that belongs to a project."""
 
@@ -212,6 +258,7 @@ class Storage:
     use_blob_urls: bool = False
     presign: bool = True
     presign_seconds: int = 900  #: how long a signed URL lives
+    serve_any_key: bool = False  #: to members, not only the keys that their tasks refer to
     can_delete_objects: bool = False  #: delete the object when its annotation is deleted
     synchronizable: bool = True
     export_format: ExportFormat = ExportFormat.ANNOTATION

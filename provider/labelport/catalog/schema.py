@@ -18,8 +18,10 @@ from labelport.model import (
     EventKind,
     ExportFormat,
     ObjectState,
+    Role,
     ShardState,
     Status,
+    TokenKind,
 )
 
 metadata = sa.MetaData(
@@ -84,7 +86,26 @@ memberships = sa.Table(
     metadata,
     sa.Column("user_id", ID, sa.ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     sa.Column("project_id", ID, sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
-    sa.Column("role", sa.Text, nullable=False, server_default="annotator"),
+    sa.Column("role", sa.Text, nullable=False, server_default=Role.ANNOTATOR),
+    sa.CheckConstraint(_one_of("role", Role), name="role"),
+)
+
+access_tokens = sa.Table(
+    "access_tokens",
+    metadata,
+    sa.Column("id", ID, primary_key=True),
+    sa.Column(
+        "user_id", ID, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True
+    ),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    # SHA-256 in hexadecimal. Without salt: nobody guesses 32 random bytes.
+    sa.Column("digest", sa.Text, nullable=False, unique=True),
+    sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
+    sa.Column("expires_at", UtcDateTime),  # NULL: never
+    sa.Column("last_used_at", UtcDateTime),
+    sa.CheckConstraint(_one_of("kind", TokenKind), name="kind"),
+    sqlite_autoincrement=True,
 )
 
 storages = sa.Table(
@@ -104,6 +125,7 @@ storages = sa.Table(
     sa.Column("use_blob_urls", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("presign", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("presign_seconds", sa.Integer, nullable=False, server_default="900"),
+    sa.Column("serve_any_key", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("can_delete_objects", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("synchronizable", sa.Boolean, nullable=False, server_default=sa.true()),
     # Of exports only.
@@ -237,9 +259,19 @@ annotations = sa.Table(
     sa.Column("was_cancelled", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("ground_truth", sa.Boolean, nullable=False, server_default=sa.false()),
     sa.Column("lead_time", sa.Float),
+    sa.Column("source_id", sa.Text),  # the id that the labeling tool which sent it gave it
     sa.Column("created_at", UtcDateTime, nullable=False, server_default=now()),
     sa.Column("updated_at", UtcDateTime, nullable=False, server_default=now()),
     sa.Index("ix_annotations_project_id_id", "project_id", "id"),
+    # In this order it also finds an annotation whose project is not known.
+    sa.Index(
+        "uq_annotations_source_id_project_id",
+        "source_id",
+        "project_id",
+        unique=True,
+        sqlite_where=sa.text("source_id IS NOT NULL"),
+        postgresql_where=sa.text("source_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,
 )
 _reference(annotations, "task_id", "tasks.id", ondelete="CASCADE")

@@ -33,6 +33,7 @@ class Settings(TypedDict, total=False):
     use_blob_urls: bool
     presign: bool
     presign_seconds: int
+    serve_any_key: bool
     can_delete_objects: bool
     synchronizable: bool
     export_format: ExportFormat

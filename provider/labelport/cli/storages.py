@@ -76,6 +76,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         ("recursive-scan", "look into the folders below the prefix (default: yes)"),
         ("use-blob-urls", "each object is a task that holds its URI (default: no)"),
         ("presign", "redirect browsers to signed URLs, else proxy (default: yes)"),
+        ("serve-any-key", "serve members every key, not only those in tasks (default: no)"),
         ("can-delete-objects", "deleting an annotation deletes its object (default: no)"),
         ("synchronizable", "no: only resolve URIs, never sync (default: yes)"),
     ):
