@@ -90,7 +90,8 @@ def test_a_storage_has_every_setting_it_was_given(catalog, answer):
     status, added = answer(
         *("storages", "add", "media", "s3://photos//a?b", "--project", "Cats"),
         *("--conn-id", "aws_labels", "--regex-filter", r".*\.jpg", "--no-recursive-scan"),
-        *("--use-blob-urls", "--no-presign", "--presign-seconds", "60", "--description", "Ours"),
+        *("--use-blob-urls", "--no-presign", "--presign-seconds", "60", "--serve-any-key"),
+        *("--description", "Ours"),
     )
 
     assert status == 0
@@ -104,6 +105,7 @@ def test_a_storage_has_every_setting_it_was_given(catalog, answer):
         "use_blob_urls": True,
         "presign": False,
         "presign_seconds": 60,
+        "serve_any_key": True,
         "description": "Ours",
         "synchronizable": True,
         "status": "initialized",

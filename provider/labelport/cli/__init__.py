@@ -14,9 +14,25 @@ from collections.abc import Sequence
 from rich_argparse import RawDescriptionRichHelpFormatter
 
 from labelport import __version__
-from labelport.cli import annotating, database, ledger, problems, projects, storages, syncing, tasks
+from labelport.cli import (
+    annotating,
+    database,
+    ledger,
+    problems,
+    projects,
+    storages,
+    syncing,
+    tasks,
+    tokens,
+    users,
+)
 from labelport.cli.output import complain
 from labelport.errors import ConfigurationError, LabelportError
+
+#: In the order that ``--help`` lists them.
+_COMMANDS = (
+    *(database, projects, users, tokens, storages, tasks, annotating, syncing, ledger, problems),
+)
 
 _FAILED = 1
 _MISUSED = 2
@@ -71,6 +87,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"labelport {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (database, projects, storages, tasks, annotating, syncing, ledger, problems):
+    for module in _COMMANDS:
         module.add_commands(commands)
     return parser

@@ -3,6 +3,17 @@
 ===========================  =====================================================================
 ``projects add``             a project
 ``projects list``            an array of projects
+``users add``                a user
+``users activate``           a user
+``users deactivate``         a user
+``users list``               an array of users
+``users show``               a user with ``memberships``
+``users remove``             ``{"removed": id}``
+``users join``               a membership
+``users leave``              ``{"user_id": id, "left": project id}``
+``tokens add``               a token with its ``secret``
+``tokens list``              an array of tokens
+``tokens revoke``            ``{"revoked": id}``
 ``storages add|update|show`` a storage, with its latest sync
 ``storages list``            an array of storages
 ``storages remove``          ``{"tasks_kept": n, "tasks_deleted": n}``
@@ -35,15 +46,18 @@ from msgspec import Struct, structs
 
 from labelport.catalog.tasks import TaskDetails
 from labelport.model import (
+    AccessToken,
     Annotation,
     ExportLink,
     Link,
+    Membership,
     Prediction,
     Problem,
     Project,
     Storage,
     SyncState,
     Task,
+    User,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +69,21 @@ Shape = dict[str, object]
 def of_project(project: Project) -> Shape:
     """``{id, title, maximum_annotations, created_at}``"""
     return _of(project)
+
+
+def of_user(user: User) -> Shape:
+    """``{id, email, active, created_at}``"""
+    return _of(user)
+
+
+def of_membership(membership: Membership) -> Shape:
+    """``{user_id, project_id, role}``"""
+    return _of(membership)
+
+
+def of_token(token: AccessToken) -> Shape:
+    """``{id, user_id, name, kind, created_at, expires_at, last_used_at}``"""
+    return _of(token)
 
 
 def of_storage(storage: Storage, state: SyncState) -> Shape:
