@@ -12,7 +12,7 @@ from base64 import urlsafe_b64encode
 from labelport.resolving import Kind, proxy_path, proxy_url
 
 #: A shorter secret could be guessed from one link.
-MIN_SECRET_CHARACTERS = 32
+MIN_SECRET_LENGTH = 32  # characters
 
 
 def sign(secret: str, path: str, uri: str, user_id: int, expires: int) -> str:
