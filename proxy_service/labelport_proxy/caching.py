@@ -1,0 +1,45 @@
+"""Values that may be used again for a while, the least recently used of them forgotten first."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Kept(Generic[K, V]):
+    """At most *size* values, each until its own time."""
+
+    def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._size = size
+        self._clock = clock
+        self._values: OrderedDict[K, tuple[V, float]] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """The value of *key*, while it is good."""
+        found = self._values.get(key)
+        if found is None:
+            return None
+        value, until = found
+        if self._clock() >= until:
+            del self._values[key]
+            return None
+        self._values.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V, seconds: float) -> None:
+        """Keep *value* for *seconds*; not at all if there are none."""
+        if seconds <= 0:
+            return
+        self._values[key] = (value, self._clock() + seconds)
+        self._values.move_to_end(key)
+        if len(self._values) > self._size:
+            self._values.popitem(last=False)
+
+    def drop(self, key: K) -> None:
+        """Forget the value of *key*."""
+        self._values.pop(key, None)

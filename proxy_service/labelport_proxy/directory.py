@@ -1,0 +1,114 @@
+"""Who may have which object: (user, task, exact URI) → the storage that answers, or a refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from labelport import resolving
+from labelport.catalog import Catalog, access, storages, users
+from labelport.errors import ConfigurationError
+from labelport.model import Storage
+from labelport.resolving import Kind
+from labelport.uri import ObjectUri
+from labelport_proxy.caching import Kept
+from labelport_proxy.refusing import Refusal, forbidden, not_found
+
+log = logging.getLogger(__name__)
+
+_MOST = 20_000  # decisions that are kept
+
+
+class Request(NamedTuple):
+    """Somebody wants an object."""
+
+    user_id: int
+    kind: Kind
+    number: int  #: id of the task or project
+    uri: str
+
+
+class Grant(NamedTuple):
+    """They may have it."""
+
+    storage: Storage
+    key: str
+    access: str  #: says the same only as long as the user has the same rights
+
+
+class Directory:
+    """Decides, by the catalog. A decision is used again for *seconds*."""
+
+    def __init__(self, catalog: Catalog, seconds: float) -> None:
+        self._catalog = catalog
+        self._seconds = seconds
+        self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST)
+
+    async def grant(self, request: Request) -> Grant:
+        """What *request* may have. Raises `Refusal`."""
+        decision = self._decisions.get(request)
+        if decision is None:
+            decision = await asyncio.to_thread(self._decide, request)
+            self._decisions.put(request, decision, self._seconds)
+        if isinstance(decision, Refusal):
+            raise decision
+        return decision
+
+    def _decide(self, request: Request) -> Grant | Refusal:
+        with self._catalog.read() as connection:
+            try:
+                return _decide(connection, request)
+            except Refusal as refusal:
+                # Kept and raised again: without what it hangs from now.
+                return refusal.with_traceback(None)
+
+
+def _decide(connection: sa.Connection, request: Request) -> Grant:
+    what = request.kind.removesuffix("s")
+    task = access.task(connection, request.number) if request.kind == "tasks" else None
+    if request.kind == "tasks" and task is None:
+        raise not_found(what)
+    project_id = task.project_id if task else request.number
+    role = users.role(connection, request.user_id, project_id)
+    if role is None:
+        raise not_found(what)
+    uri = _parsed(request.uri)
+    found = resolving.storage_for(
+        uri,
+        storages.list_all(connection, project_id),
+        prefer=task.link_storage_id if task else None,
+    )
+    storage = found.storage
+    if task and resolving.refers(task.data, request.uri):
+        if storage is None:
+            raise Refusal(
+                404, "no_storage", "The task refers to this, but no storage of its project has it."
+            )
+    elif storage is None or not _open_to_members(connection, request.kind, storage, uri.key):
+        raise forbidden(f"This {what} does not refer to that URI.")
+    if found.rivals:
+        log.warning(
+            "storage %s answers for %s, as %s could: give them different prefixes",
+            storage.name,
+            storage.location,
+            ", ".join(rival.name for rival in found.rivals),
+        )
+    return Grant(storage, uri.key, f"{request.user_id} {project_id} {role} {storage.id}")
+
+
+def _parsed(text: str) -> ObjectUri:
+    try:
+        return ObjectUri.parse(text)
+    except ConfigurationError:
+        raise forbidden("That is no URI of an object.") from None
+
+
+def _open_to_members(connection: sa.Connection, kind: Kind, storage: Storage, key: str) -> bool:
+    """Whether any member of the project may have this, referred to or not."""
+    if storage.serve_any_key:
+        return True
+    is_media = kind == "projects" and storage.use_blob_urls
+    return is_media and access.is_a_task(connection, storage.id, key)

@@ -1,0 +1,124 @@
+"""Stores, opened once and kept; each with the URLs it signed and may give out again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from labelport.errors import ConfigurationError
+from labelport.model import Storage
+from labelport.stores import Store
+from labelport_proxy.caching import Kept
+from labelport_proxy.presenting import guessed_type
+
+log = logging.getLogger(__name__)
+
+#: Opens a storage's store; may block.
+Opener = Callable[[Storage], Store]
+
+_MOST_URLS = 10_000  # of one storage
+_KEEP_SECONDS = 900.0  # then the connection is looked up again: it may have been changed
+_FAILED_SECONDS = 5.0  # for so long, what could not be opened is not tried again
+_REFUSED_SECONDS = 30.0  # how often a refusal of credentials may cause the store to be opened anew
+_LINGER_SECONDS = 300.0  # what is replaced is closed once its streams must have ended
+
+
+class SignedUrl(NamedTuple):
+    """A URL for browsers."""
+
+    url: str
+    max_age: int  #: seconds for which it may be given out again
+
+
+class Opened:
+    """A storage with its store."""
+
+    def __init__(self, storage: Storage, store: Store) -> None:
+        self.storage = storage
+        self.store = store
+        self.at = time.monotonic()
+        self._urls: Kept[str, tuple[str, float]] = Kept(_MOST_URLS)
+
+    async def signed(self, key: str) -> SignedUrl:
+        """A URL of *key* with at least half of its life left.
+
+        Browsers keep the URL they were sent to, for all later ranges of a video.
+        """
+        half = self.storage.presign_seconds / 2
+        now = time.monotonic()
+        kept = self._urls.get(key)
+        if kept is None:
+            seconds = self.storage.presign_seconds
+            url = await self.store.sign(key, seconds=seconds, content_type=guessed_type(key))
+            kept = (url, now + half)
+            self._urls.put(key, kept, half)
+        return SignedUrl(kept[0], int(kept[1] - now))
+
+
+class Stores:
+    """The stores of all storages, opened when they are first asked for."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._opened: dict[int, Opened] = {}
+        self._opening: dict[int, asyncio.Future[Opened]] = {}
+        self._failed: Kept[Storage, ConfigurationError] = Kept(1_000)
+        self._retired: set[Opened] = set()
+
+    async def get(self, storage: Storage) -> Opened:
+        """The storage's store. Raises `ConfigurationError` where it cannot be opened."""
+        found = self._opened.get(storage.id)
+        if found and found.storage == storage and time.monotonic() - found.at < _KEEP_SECONDS:
+            return found
+        error = self._failed.get(storage)
+        if error is not None:
+            raise error
+        opening = self._opening.get(storage.id)
+        if opening is None:
+            opening = asyncio.ensure_future(self._open(storage))
+            self._opening[storage.id] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(storage.id, None))
+        opened = await asyncio.shield(opening)
+        # A storage that was changed while its store was opened is opened again.
+        return opened if opened.storage == storage else await self.get(storage)
+
+    async def _open(self, storage: Storage) -> Opened:
+        try:
+            store = await asyncio.to_thread(self._opener, storage)
+        except ConfigurationError as error:
+            log.error("storage %s cannot be opened: %s", storage.name, error)
+            self._failed.put(storage, error.with_traceback(None), _FAILED_SECONDS)
+            raise
+        opened = Opened(storage, store)
+        self._retire(self._opened.get(storage.id))
+        self._opened[storage.id] = opened
+        return opened
+
+    def refused(self, opened: Opened) -> None:
+        """Its credentials were refused: look the connection up again, if that was not just done."""
+        if time.monotonic() - opened.at > _REFUSED_SECONDS:
+            if self._opened.get(opened.storage.id) is opened:
+                del self._opened[opened.storage.id]
+            self._retire(opened)
+
+    def _retire(self, opened: Opened | None) -> None:
+        if opened is not None and opened not in self._retired:
+            self._retired.add(opened)
+            asyncio.get_running_loop().call_later(_LINGER_SECONDS, partial(self._end, opened))
+
+    def _end(self, opened: Opened) -> None:
+        if opened in self._retired:
+            self._retired.discard(opened)
+            closing = asyncio.ensure_future(opened.store.close())
+            closing.add_done_callback(lambda done: done.exception())
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for opened in [*self._opened.values(), *self._retired]:
+            await opened.store.close()
+        self._opened.clear()
+        self._retired.clear()

@@ -1,0 +1,93 @@
+"""``/session``: a token becomes a cookie, so that a browser's images and players can show it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from labelport.catalog import Catalog, tokens
+from labelport.model import AccessToken, TokenKind, User
+from labelport_proxy.bodies import read_body
+from labelport_proxy.identifying import COOKIE, Identities, session_secret
+from labelport_proxy.observing import exchange_of
+from labelport_proxy.refusing import bad_request
+
+_MAX_BODY = 64 << 10
+
+
+class _Body(msgspec.Struct, forbid_unknown_fields=True):
+    token: str
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """Cookie sessions. They are rows of the catalog: ending one ends it everywhere."""
+
+    catalog: Catalog
+    identities: Identities
+    seconds: int  #: how long one lives
+    secure: bool  #: whether browsers send the cookie over HTTPS only
+
+    async def begin(self, request: Request) -> Response:
+        """``POST``: log in by an ``Authorization`` header, or by ``{"token": "…"}``.
+
+        Only JSON: a form of a foreign page could log a browser in as somebody else.
+        """
+        user = await self._user(request)
+        exchange = exchange_of(request.scope)
+        exchange.user, exchange.outcome = user.id, "session"
+        token, secret = await asyncio.to_thread(self._create, user)
+        body = {
+            "user": user.email,
+            "expires_at": token.expires_at.isoformat() if token.expires_at else None,
+        }
+        response = JSONResponse(body, 201, {"cache-control": "no-store"})
+        response.set_cookie(
+            COOKIE,
+            secret,
+            max_age=self.seconds,
+            path="/",
+            secure=self.secure,
+            httponly=True,
+            samesite="lax",
+        )
+        return response
+
+    async def _user(self, request: Request) -> User:
+        authorization = request.headers.get("authorization")
+        if authorization is not None:
+            return await self.identities.of_authorization(authorization.encode("latin-1"))
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise bad_request('Send Authorization: Bearer …, or {"token": "…"} as JSON.')
+        try:
+            body = msgspec.json.decode(await read_body(request, _MAX_BODY), type=_Body)
+        except msgspec.DecodeError:
+            raise bad_request('The body is not {"token": "…"}.') from None
+        return await self.identities.of_token(body.token)
+
+    def _create(self, user: User) -> tuple[AccessToken, str]:
+        with self.catalog.begin() as connection:
+            tokens.prune(connection)
+            return tokens.create(
+                connection, user.id, name="browser", kind=TokenKind.SESSION, seconds=self.seconds
+            )
+
+    async def end(self, request: Request) -> Response:
+        """``DELETE``: log out. It is no error not to be logged in."""
+        exchange_of(request.scope).outcome = "session"
+        secret = session_secret(dict(request.scope["headers"]))
+        if secret:
+            await asyncio.to_thread(self._revoke, secret)
+            self.identities.forget_session(secret)
+        response = Response(status_code=204)
+        response.delete_cookie(COOKIE, path="/", secure=self.secure, httponly=True, samesite="lax")
+        return response
+
+    def _revoke(self, secret: str) -> None:
+        with self.catalog.begin() as connection:
+            tokens.revoke_secret(connection, secret)
