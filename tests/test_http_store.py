@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from labelport.errors import (
     LabelportError,
     ObjectChanged,
     ObjectNotFound,
+    StoreBusy,
     StoreError,
+    StoreTimeout,
     StoreUnavailable,
 )
 from labelport.model import ByteRange, KeyRange
@@ -51,9 +54,19 @@ class Slept(list[float]):
         self.append(seconds)
 
 
+StoreOn = Callable[..., AbstractAsyncContextManager[tuple[HttpStore, Loopback]]]
+
+
+@pytest.fixture(params=[False, True], ids=["aiohttp", "lean"])
+def store_on(request: pytest.FixtureRequest) -> StoreOn:
+    """`store_with`, over each of the clients."""
+    return partial(store_with, lean=request.param)
+
+
 @asynccontextmanager
-async def store_on(
+async def store_with(
     *answers: Answer,
+    lean: bool,
     source: CredentialSource | None = None,
     slept: Slept | None = None,
     **dialect: Any,
@@ -65,6 +78,8 @@ async def store_on(
                 "bucket", source or FixedCredentials(CREDENTIALS), endpoint=server.url, **dialect
             ),
             Transport(
+                lean=lean,
+                head_seconds=0.2,
                 read_seconds=0.2,
                 retry=RetryPolicy(attempts=4, sleep=Slept() if slept is None else slept),
             ),
@@ -130,7 +145,7 @@ async def listed(store: HttpStore, keys: KeyRange = KeyRange()) -> list[str]:  #
     ],
     ids=["503", "500", "400", "408", "429", "502", "504", "reset", "reset after headers"],
 )
-def test_what_may_pass_is_tried_again(answer: Answer) -> None:
+def test_what_may_pass_is_tried_again(store_on: StoreOn, answer: Answer) -> None:
     slept = Slept()
 
     async def story() -> None:
@@ -154,7 +169,9 @@ def test_what_may_pass_is_tried_again(answer: Answer) -> None:
     ],
     ids=["403", "404", "501", "400"],
 )
-def test_what_will_not_pass_is_tried_once(answer: Answer, error: type[LabelportError]) -> None:
+def test_what_will_not_pass_is_tried_once(
+    store_on: StoreOn, answer: Answer, error: type[LabelportError]
+) -> None:
     async def story() -> None:
         async with store_on(answer) as (store, server):
             with pytest.raises(error) as caught:
@@ -166,7 +183,7 @@ def test_what_will_not_pass_is_tried_once(answer: Answer, error: type[LabelportE
     asyncio.run(story())
 
 
-def test_waiting_grows_until_the_attempts_are_used_up() -> None:
+def test_waiting_grows_until_the_attempts_are_used_up(store_on: StoreOn) -> None:
     slept = Slept()
 
     async def story() -> None:
@@ -174,7 +191,7 @@ def test_waiting_grows_until_the_attempts_are_used_up() -> None:
             with pytest.raises(StoreUnavailable, match="s3://bucket/key: 503, 4 times") as caught:
                 await store.read("key", max_bytes=9)
 
-            assert type(caught.value) is StoreUnavailable
+            assert type(caught.value) is StoreBusy
             assert len(server.heard) == 4
 
     asyncio.run(story())
@@ -193,7 +210,9 @@ def test_waiting_grows_until_the_attempts_are_used_up() -> None:
     ],
     ids=["seconds", "date", "past date", "too long", "unreadable"],
 )
-def test_a_store_says_how_long_to_wait(value: str, at_least: float, at_most: float) -> None:
+def test_a_store_says_how_long_to_wait(
+    store_on: StoreOn, value: str, at_least: float, at_most: float
+) -> None:
     slept = Slept()
 
     async def story() -> None:
@@ -208,7 +227,7 @@ def test_a_store_says_how_long_to_wait(value: str, at_least: float, at_most: flo
 
 
 @pytest.mark.parametrize("fails", [reset, stall, None], ids=["reset", "stall", "early end"])
-def test_a_broken_stream_goes_on_where_it_broke(fails: Any) -> None:
+def test_a_broken_stream_goes_on_where_it_broke(store_on: StoreOn, fails: Any) -> None:
     async def story() -> None:
         whole = reply(200, BODY, META, sent=5000, then=fails)
         again = reply(
@@ -230,7 +249,7 @@ def test_a_broken_stream_goes_on_where_it_broke(fails: Any) -> None:
     asyncio.run(story())
 
 
-def test_a_broken_range_goes_on_to_its_own_end() -> None:
+def test_a_broken_range_goes_on_to_its_own_end(store_on: StoreOn) -> None:
     async def story() -> None:
         head = {"Content-Range": f"bytes 100-299/{len(BODY)}"}
         part = reply(206, BODY[100:300], META | head, sent=50, then=reset)
@@ -246,7 +265,7 @@ def test_a_broken_range_goes_on_to_its_own_end() -> None:
     [refusal(412, "PreconditionFailed"), rest(5000, etag="v2")],
     ids=["412", "If-Match ignored"],
 )
-def test_a_stream_never_mixes_two_versions(answer: Answer) -> None:
+def test_a_stream_never_mixes_two_versions(store_on: StoreOn, answer: Answer) -> None:
     async def story() -> None:
         whole = reply(200, BODY, META, sent=5000, then=reset)
         async with store_on(whole, answer) as (store, _):
@@ -256,7 +275,7 @@ def test_a_stream_never_mixes_two_versions(answer: Answer) -> None:
     asyncio.run(story())
 
 
-def test_a_stream_never_repeats_bytes_when_ranges_are_ignored() -> None:
+def test_a_stream_never_repeats_bytes_when_ranges_are_ignored(store_on: StoreOn) -> None:
     async def story() -> None:
         whole = reply(200, BODY, META, sent=5000, then=reset)
         async with store_on(whole, reply(200, BODY, META)) as (store, _):
@@ -266,7 +285,7 @@ def test_a_stream_never_repeats_bytes_when_ranges_are_ignored() -> None:
     asyncio.run(story())
 
 
-def test_another_range_than_the_one_asked_for_is_refused() -> None:
+def test_another_range_than_the_one_asked_for_is_refused(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(rest(4, 10)) as (store, _):
             with pytest.raises(StoreError, match="another range"):
@@ -275,7 +294,7 @@ def test_another_range_than_the_one_asked_for_is_refused() -> None:
     asyncio.run(story())
 
 
-def test_a_stream_that_gets_nowhere_ends() -> None:
+def test_a_stream_that_gets_nowhere_ends(store_on: StoreOn) -> None:
     async def story() -> None:
         whole = reply(200, BODY, META, sent=5000, then=reset)
         stuck = reply(
@@ -294,10 +313,10 @@ def test_a_stream_that_gets_nowhere_ends() -> None:
     asyncio.run(story())
 
 
-def test_a_server_that_stalls_is_unavailable() -> None:
+def test_a_server_that_stalls_is_unavailable(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(*[stall] * 9) as (store, server):
-            with pytest.raises(StoreUnavailable):
+            with pytest.raises(StoreTimeout):
                 await store.head("key")
 
             assert len(server.heard) == 4
@@ -305,7 +324,7 @@ def test_a_server_that_stalls_is_unavailable() -> None:
     asyncio.run(story())
 
 
-def test_a_body_without_a_length_is_refused() -> None:
+def test_a_body_without_a_length_is_refused(store_on: StoreOn) -> None:
     async def story() -> None:
         endless = reply(200, BODY, META | {"Content-Length": ""})
         async with store_on(endless) as (store, _):
@@ -315,7 +334,7 @@ def test_a_body_without_a_length_is_refused() -> None:
     asyncio.run(story())
 
 
-def test_a_page_that_breaks_off_is_asked_for_again() -> None:
+def test_a_page_that_breaks_off_is_asked_for_again(store_on: StoreOn) -> None:
     async def story() -> None:
         broken = reply(200, b"<ListBucketResult><Contents><Key>a", sent=20, then=reset)
         async with store_on(broken, listing(["a", "b"])) as (store, server):
@@ -337,7 +356,7 @@ def test_a_page_that_breaks_off_is_asked_for_again() -> None:
     ],
     ids=["another document", "no XML", "empty", "no token", "half an entry", "document type"],
 )
-def test_garbage_is_no_listing(answer: Answer) -> None:
+def test_garbage_is_no_listing(store_on: StoreOn, answer: Answer) -> None:
     async def story() -> None:
         async with store_on(*[answer] * 4) as (store, _):
             with pytest.raises(StoreUnavailable, match="no listing"):
@@ -346,7 +365,7 @@ def test_garbage_is_no_listing(answer: Answer) -> None:
     asyncio.run(story())
 
 
-def test_a_listing_that_does_not_advance_ends() -> None:
+def test_a_listing_that_does_not_advance_ends(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(*[listing(["a"], token="same")] * 3) as (store, server):
             with pytest.raises(StoreError, match="advance"):
@@ -357,7 +376,7 @@ def test_a_listing_that_does_not_advance_ends() -> None:
     asyncio.run(story())
 
 
-def test_an_ordered_listing_stops_at_the_end_of_its_range() -> None:
+def test_an_ordered_listing_stops_at_the_end_of_its_range(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(listing(["b", "c"], token="1"), listing(["d", "e"], token="2")) as (
             store,
@@ -371,7 +390,7 @@ def test_an_ordered_listing_stops_at_the_end_of_its_range() -> None:
     asyncio.run(story())
 
 
-def test_a_listing_that_turns_out_unordered_starts_over() -> None:
+def test_a_listing_that_turns_out_unordered_starts_over(store_on: StoreOn) -> None:
     """Another listing of the same store may have found that out in the meantime."""
     page = reply(200, LISTING % b"", {"Server": "SeaweedFS 4"})
 
@@ -384,7 +403,7 @@ def test_a_listing_that_turns_out_unordered_starts_over() -> None:
     asyncio.run(story())
 
 
-def test_an_unordered_listing_is_read_to_its_end_and_filtered() -> None:
+def test_an_unordered_listing_is_read_to_its_end_and_filtered(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(listing(["z", "b"], token="1"), listing(["c", "a"]), ordered=False) as (
             store,
@@ -397,7 +416,7 @@ def test_an_unordered_listing_is_read_to_its_end_and_filtered() -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-def test_redirects_are_not_followed(status: int) -> None:
+def test_redirects_are_not_followed(store_on: StoreOn, status: int) -> None:
     """A signed request must not go where its server sends it."""
 
     async def story() -> None:
@@ -424,7 +443,7 @@ def test_redirects_are_not_followed(status: int) -> None:
     ],
     ids=["document", "header only", "malformed"],
 )
-def test_a_bucket_of_another_region_is_named(answer: Answer) -> None:
+def test_a_bucket_of_another_region_is_named(store_on: StoreOn, answer: Answer) -> None:
     async def story() -> None:
         async with store_on(answer) as (store, _):
             with pytest.raises(ConfigurationError, match="eu-west-1"):
@@ -433,7 +452,7 @@ def test_a_bucket_of_another_region_is_named(answer: Answer) -> None:
     asyncio.run(story())
 
 
-def test_a_refusal_without_end_is_not_read_to_its_end() -> None:
+def test_a_refusal_without_end_is_not_read_to_its_end(store_on: StoreOn) -> None:
     async def flood(writer: asyncio.StreamWriter) -> None:
         while not writer.transport.is_closing():
             writer.write(b"x" * 65536)
@@ -448,7 +467,7 @@ def test_a_refusal_without_end_is_not_read_to_its_end() -> None:
     asyncio.run(story())
 
 
-def test_a_conditional_put_whose_answer_was_lost_has_succeeded() -> None:
+def test_a_conditional_put_whose_answer_was_lost_has_succeeded(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(
             reset, refusal(412, "PreconditionFailed"), reply(200, b"mine", META)
@@ -460,7 +479,7 @@ def test_a_conditional_put_whose_answer_was_lost_has_succeeded() -> None:
     asyncio.run(story())
 
 
-def test_a_conditional_put_that_lost_the_race_has_not() -> None:
+def test_a_conditional_put_that_lost_the_race_has_not(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(
             reset, refusal(412, "PreconditionFailed"), reply(200, b"ours", META)
@@ -471,7 +490,7 @@ def test_a_conditional_put_that_lost_the_race_has_not() -> None:
     asyncio.run(story())
 
 
-def test_arguments_of_a_put_are_sent_and_signed() -> None:
+def test_arguments_of_a_put_are_sent_and_signed(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(
             reply(200, b"", META),
@@ -490,7 +509,7 @@ def test_arguments_of_a_put_are_sent_and_signed() -> None:
     asyncio.run(story())
 
 
-def test_expired_credentials_are_fetched_anew_once() -> None:
+def test_expired_credentials_are_fetched_anew_once(store_on: StoreOn) -> None:
     fetched = [AwsCredentials("OLD", "old"), AwsCredentials("NEW", "new")]
 
     async def story() -> None:
@@ -507,7 +526,7 @@ def test_expired_credentials_are_fetched_anew_once() -> None:
     asyncio.run(story())
 
 
-def test_an_expired_token_is_recognised_without_a_body() -> None:
+def test_an_expired_token_is_recognised_without_a_body(store_on: StoreOn) -> None:
     """S3 answers HEAD with 400 and nothing else."""
     fetched = [AwsCredentials("OLD", "old"), AwsCredentials("NEW", "new")]
 
@@ -520,7 +539,7 @@ def test_an_expired_token_is_recognised_without_a_body() -> None:
     asyncio.run(story())
 
 
-def test_missing_rights_do_not_ask_for_credentials_again_and_again() -> None:
+def test_missing_rights_do_not_ask_for_credentials_again_and_again(store_on: StoreOn) -> None:
     calls = []
 
     def fetch() -> AwsCredentials:
@@ -539,7 +558,7 @@ def test_missing_rights_do_not_ask_for_credentials_again_and_again() -> None:
     assert len(calls) == 1
 
 
-def test_without_credentials_nothing_is_signed() -> None:
+def test_without_credentials_nothing_is_signed(store_on: StoreOn) -> None:
     async def story() -> None:
         async with store_on(
             reply(200, BODY, META), listing(["a"]), source=FixedCredentials(None)
@@ -568,7 +587,7 @@ def test_without_credentials_nothing_is_signed() -> None:
     ids=["refusal", "token", "redirect", "reset", "stall", "break", "bad header"],
 )
 def test_no_error_and_no_log_shows_a_signature(
-    answers: list[Answer], caplog: pytest.LogCaptureFixture
+    store_on: StoreOn, answers: list[Answer], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
 
@@ -602,16 +621,17 @@ def test_nothing_that_is_printed_shows_a_secret() -> None:
     assert "Signature" not in shown
 
 
-def test_a_server_nobody_runs_is_unavailable() -> None:
+@pytest.mark.parametrize("lean", [False, True], ids=["aiohttp", "lean"])
+def test_a_server_nobody_runs_is_unavailable(lean: bool) -> None:
     async def story() -> None:
         async with loopback([]) as server:
             url = server.url
         slept = Slept()
         store = HttpStore(
             S3Dialect("bucket", FixedCredentials(CREDENTIALS), endpoint=url),
-            Transport(retry=RetryPolicy(attempts=2, sleep=slept)),
+            Transport(lean=lean, retry=RetryPolicy(attempts=2, sleep=slept)),
         )
-        with pytest.raises(StoreUnavailable, match="ClientConnectorError"):
+        with pytest.raises(StoreUnavailable, match=r"the connection failed \(.*\), 2 times"):
             await store.head("key")
         await store.close()
 

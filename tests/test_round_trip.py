@@ -271,7 +271,7 @@ class PowerCut(MemoryStore):
 class _Cut:
     def __init__(self, stream: ObjectStream) -> None:
         self._stream = stream
-        self.meta, self.content_type = stream.meta, stream.content_type
+        self.meta = stream.meta
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         left = 5 * 2**20

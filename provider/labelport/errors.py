@@ -11,6 +11,8 @@ LabelportError
 │   ├── InvalidRange
 │   ├── InvalidKey          a key that HTTP or a file system would bend into another
 │   └── StoreUnavailable    worth trying again later
+│       ├── StoreBusy       it asked to be left alone
+│       └── StoreTimeout    it did not answer, or did not go on, in time
 ├── FormatError             the author of an object
 ├── SyncRefused             nobody: another sync of this storage is running
 ├── SyncLost                nobody: this run no longer owns its storage and must stop
@@ -65,7 +67,22 @@ class InvalidKey(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The store did not answer, or answered that it is busy, after every retry."""
+    """The store did not answer, or answered that it is busy, after every retry.
+
+    ``after_seconds`` says how long it asked to be left alone; None: it did not say.
+    """
+
+    def __init__(self, message: str, *, uri: str = "", after_seconds: float | None = None) -> None:
+        super().__init__(message, uri=uri)
+        self.after_seconds = after_seconds
+
+
+class StoreBusy(StoreUnavailable):
+    """The store has too much to do, or too much of ours."""
+
+
+class StoreTimeout(StoreUnavailable):
+    """No connection, no answer or no further byte came in time."""
 
 
 class FormatError(LabelportError):

@@ -95,12 +95,14 @@ class ObjectState(StrEnum):
 
 
 class ObjectMeta(NamedTuple):
-    """What a listing says of one object."""
+    """What a store says of one object."""
 
     key: str
     size: int  #: bytes
     etag: str  #: without quotes; equal etags mean equal bytes
     modified: datetime | None = None  #: UTC
+    content_type: str = ""  #: as the store says; empty in listings
+    content_encoding: str = ""  #: as the store says; empty in listings
 
 
 class Page(NamedTuple):

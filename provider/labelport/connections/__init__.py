@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from labelport.catalog import Catalog
     from labelport.model import Storage
     from labelport.stores import Store
+    from labelport.stores.transport import Transport
 
 #: The catalog's connection when nobody names another.
 DEFAULT_CATALOG_CONN_ID = "labelport_default"
 
 
-def open_store(storage: Storage) -> Store:
+def open_store(storage: Storage, transport: Transport | None = None) -> Store:
     """Open the store that *storage* lives in; the caller closes it.
 
     Looks the connection up, which may take a request or two, but does not touch the bucket.
     The store must be used in one event loop.
+
+    :param transport: how to reach it, but for TLS and proxy, which the connection decides.
 
     Raises:
         ConfigurationError: the scheme is unknown, or the connection missing or unfit.
@@ -36,7 +39,7 @@ def open_store(storage: Storage) -> Store:
         raise ConfigurationError(
             f"storage {storage.name!r}: there is no store for {storage.scheme}://; known: {known}"
         )
-    return opener(storage)
+    return opener(storage, transport)
 
 
 def open_catalog(conn_id: str = DEFAULT_CATALOG_CONN_ID) -> Catalog:
@@ -53,32 +56,32 @@ def open_catalog(conn_id: str = DEFAULT_CATALOG_CONN_ID) -> Catalog:
     return Catalog(url_of(conn_id))
 
 
-def _open_s3(storage: Storage) -> Store:
+def _open_s3(storage: Storage, transport: Transport | None) -> Store:
     from labelport.connections.aws import open_s3
 
-    return open_s3(storage)
+    return open_s3(storage, transport)
 
 
-def _open_file(storage: Storage) -> Store:
+def _open_file(storage: Storage, transport: Transport | None) -> Store:
     from labelport.connections.local import open_file
 
-    return open_file(storage)
+    return open_file(storage, transport)
 
 
-def _open_memory(storage: Storage) -> Store:
+def _open_memory(storage: Storage, transport: Transport | None) -> Store:
     from labelport.connections.local import open_memory
 
     return open_memory(storage)
 
 
-def _not_yet(storage: Storage) -> Store:
+def _not_yet(storage: Storage, transport: Transport | None) -> Store:
     raise ConfigurationError(
         f"storage {storage.name!r}: {storage.scheme}:// arrives in a later release; "
         "until then use a bucket behind an S3 interface"
     )
 
 
-_OPENERS: dict[str, Callable[[Storage], Store]] = {
+_OPENERS: dict[str, Callable[[Storage, Transport | None], Store]] = {
     "s3": _open_s3,
     "file": _open_file,
     "memory": _open_memory,

@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from labelport.stores import Store
     from labelport.stores._s3_endpoint import Addressing
     from labelport.stores.aws_credentials import AwsCredentials, CredentialSource
+    from labelport.stores.transport import Transport
 
 
-def open_s3(storage: Storage) -> Store:
+def open_s3(storage: Storage, transport: Transport | None = None) -> Store:
     """The bucket of *storage*.
 
     Beside what the amazon provider reads, ``service_config.s3`` in the connection's extra may
@@ -36,8 +38,9 @@ def open_s3(storage: Storage) -> Store:
     Raises:
         ConfigurationError: the connection is missing or unfit, or there are no credentials.
     """
-    from labelport.stores._http import HttpStore, Transport
+    from labelport.stores._http import HttpStore
     from labelport.stores.s3 import S3Dialect
+    from labelport.stores.transport import DEFAULT_TRANSPORT
 
     with _in_our_words(storage):
         hook = _hook(storage.conn_id)
@@ -54,7 +57,10 @@ def open_s3(storage: Storage) -> Store:
         addressing=addressing,
         ordered=settings.get("ordered_listing", True),
     )
-    return HttpStore(dialect, Transport(tls=_tls(hook.verify), proxy=_proxy(hook, endpoint)))
+    reached = replace(
+        transport or DEFAULT_TRANSPORT, tls=_tls(hook.verify), proxy=_proxy(hook, endpoint)
+    )
+    return HttpStore(dialect, reached)
 
 
 @contextmanager
@@ -152,7 +158,7 @@ def _endpoint(scheme: str, host: str, path: str) -> str | None:
 
 
 def _tls(verify: bool | str | None) -> ssl.SSLContext | bool:
-    """What ``verify`` means to aiohttp: False, or the certificates in a file or folder."""
+    """What ``verify`` means to us: False, or the certificates in a file or folder."""
     if verify is None:
         verify = os.environ.get("AWS_CA_BUNDLE") or True
     if isinstance(verify, bool):

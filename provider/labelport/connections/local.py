@@ -8,17 +8,20 @@ from labelport.connections.lookup import find
 from labelport.errors import ConfigurationError
 from labelport.model import Storage
 from labelport.stores import Store
+from labelport.stores.transport import Transport
 
 #: Where ``file://`` storages without a connection live; each bucket is a folder in it.
 ROOT_VARIABLE = "LABELPORT_LOCAL_ROOT"
 
 
-def open_file(storage: Storage) -> Store:
+def open_file(storage: Storage, transport: Transport | None = None) -> Store:
     """The folder ``file://bucket`` below the root, which a connection of type ``fs`` names in its
     ``path``, or ``LABELPORT_LOCAL_ROOT``. Nothing outside the root can be reached."""
     from labelport.stores.local import LocalStore
 
-    return LocalStore(_root(storage), storage.bucket)
+    if transport is None:
+        return LocalStore(_root(storage), storage.bucket)
+    return LocalStore(_root(storage), storage.bucket, chunk_bytes=transport.chunk_bytes)
 
 
 def open_memory(storage: Storage) -> Store:

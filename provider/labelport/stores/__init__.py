@@ -14,7 +14,6 @@ class ObjectStream(Protocol):
     """An object, or a range of one, being read."""
 
     meta: ObjectMeta  #: of the whole object, whatever the range
-    content_type: str
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes, in chunks of up to about 1 MiB, each once and in order.
@@ -44,6 +43,11 @@ class Store(Protocol):
 
         Known for certain after the first page only; False may turn up then.
         """
+        ...
+
+    @property
+    def signs(self) -> bool:
+        """Whether `sign` gives URLs that browsers can use."""
         ...
 
     def pages(

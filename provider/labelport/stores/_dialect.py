@@ -116,8 +116,14 @@ def meta_from_headers(key: str, headers: Mapping[str, str]) -> ObjectMeta:
     """
     content_range = headers.get("Content-Range")
     size = content_range.rpartition("/")[2] if content_range else headers.get("Content-Length", "")
-    etag = headers.get("ETag", "").strip('"')
-    return ObjectMeta(key, int(size), etag, _moment(headers.get("Last-Modified")))
+    return ObjectMeta(
+        key,
+        int(size),
+        headers.get("ETag", "").strip('"'),
+        _moment(headers.get("Last-Modified")),
+        headers.get("Content-Type", ""),
+        headers.get("Content-Encoding", ""),
+    )
 
 
 def _moment(value: str | None) -> datetime | None:

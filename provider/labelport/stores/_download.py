@@ -3,92 +3,113 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-
-import aiohttp
+from collections.abc import AsyncIterator, Mapping
+from types import TracebackType
 
 from labelport.errors import InvalidRange, ObjectChanged, StoreError, StoreUnavailable
 from labelport.model import ByteRange, ObjectMeta
+from labelport.stores._client import HttpClient
 from labelport.stores._dialect import Dialect
-from labelport.stores._retrying import RetryPolicy
+from labelport.stores._response import Response, still_open
+from labelport.stores._retrying import Busy, RetryPolicy
 
 log = logging.getLogger(__name__)
 
-#: How the network fails. Their texts may hold a signed URL: name the type, chain nothing.
-TRANSPORT_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
-
-#: Sends a GET with these headers, trying again as the policy says.
-Get = Callable[[Mapping[str, str]], Awaitable[aiohttp.ClientResponse]]
-
 
 class Download:
-    """An `ObjectStream` over HTTP. Iterated once; whoever opened it closes it."""
+    """An `ObjectStream` over HTTP, from entering it to leaving it. Iterated once."""
 
     meta: ObjectMeta
-    content_type: str
 
     def __init__(
-        self, get: Get, dialect: Dialect, retry: RetryPolicy, key: str, byte_range: ByteRange | None
+        self,
+        client: HttpClient,
+        dialect: Dialect,
+        retry: RetryPolicy,
+        key: str,
+        byte_range: ByteRange | None,
+        etag: str | None,
     ) -> None:
-        self._get = get
+        self._client = client
         self._dialect = dialect
         self._retry = retry
         self._key = key
         self._uri = f"{dialect.scheme}://{dialect.bucket}/{key}"
         self._range = byte_range
+        self._etag = etag
         self._position = byte_range.start if byte_range else 0
-        self._response: aiohttp.ClientResponse | None = None
+        self._response: Response | None = None
 
-    async def start(self, etag: str | None) -> None:
-        """Send the request and learn of the object; with *etag*, refuse any other version."""
+    async def __aenter__(self) -> Download:
+        """Send the request and learn of the object; with an etag, refuse any other version."""
         headers: dict[str, str] = {}
         if self._range:
             if self._range.stop is not None and self._range.stop <= self._range.start:
                 raise InvalidRange("the range holds no byte", uri=self._uri)
             headers["Range"] = http_range(self._range.start, self._range.stop)
-        self._response = await self._get(headers | dict(self._dialect.if_match(etag or "")))
-        self.meta = self._checked(self._response, etag)
-        self.content_type = self._response.headers.get("Content-Type", "application/octet-stream")
-        if self._range and self._position >= self.meta.size:
-            raise InvalidRange(f"the object has {self.meta.size} bytes", uri=self._uri)
+        self._response = await self._get(headers, self._etag)
+        try:
+            self.meta = self._checked(self._response, self._etag)
+            if self._range and self._position >= self.meta.size:
+                raise InvalidRange(f"the object has {self.meta.size} bytes", uri=self._uri)
+        except StoreError:
+            self._response.release()
+            raise
         asked = self._range.stop if self._range else None
         self._stop = self.meta.size if asked is None else min(asked, self.meta.size)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Give the connection back; it is kept when everything has been read, else closed."""
+        assert self._response is not None  # noqa: S101 # entered
+        self._response.release()
+
+    async def _get(self, headers: Mapping[str, str], etag: str | None) -> Response:
+        """Send a GET, trying again as the policy says."""
+        headers = {**headers, **self._dialect.if_match(etag or "")}
+        return await self._client.send(
+            self._uri, lambda: self._dialect.request("GET", self._key, headers), still_open
+        )
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         fruitless = 0
         while self._position < self._stop:
-            assert self._response is not None  # noqa: S101 # started
-            before, reason = self._position, "ended early"
+            assert self._response is not None  # noqa: S101 # entered
+            before, broken = self._position, Busy("it ended early")
             try:
-                async for chunk in self._response.content.iter_any():
+                while chunk := await self._response.chunk():
                     piece = chunk[: self._stop - self._position]
                     self._position += len(piece)
                     yield piece
                     if self._position == self._stop:
                         return
-            except TRANSPORT_ERRORS as failure:
-                reason = type(failure).__name__
+            except Busy as busy:
+                broken = busy
             fruitless = 1 if self._position > before else fruitless + 1
+            reason = f"reading broke off at byte {self._position}: {broken}"
             if fruitless >= self._retry.attempts:
-                raise StoreUnavailable(
-                    f"reading broke off at byte {self._position}: {reason}", uri=self._uri
-                )
-            log.debug("resuming %s at byte %d: %s", self._uri, self._position, reason)
+                raise broken.kind(reason, uri=self._uri)
+            log.debug("resuming %s: %s", self._uri, reason)
             await self._retry.wait(fruitless)
-            await self._resume()
+            await self._resume(self._response)
 
-    async def _resume(self) -> None:
+    async def _resume(self, broken: Response) -> None:
         """Ask for the rest of the same version of the object."""
-        self.close()
+        broken.release()
         if not self.meta.etag:
             raise StoreUnavailable(
                 "reading broke off, and the store gives no etag to resume by", uri=self._uri
             )
         headers = {"Range": http_range(self._position, self._stop)}
-        self._response = await self._get(headers | dict(self._dialect.if_match(self.meta.etag)))
+        self._response = await self._get(headers, self.meta.etag)
         self._checked(self._response, self.meta.etag)
 
-    def _checked(self, response: aiohttp.ClientResponse, etag: str | None) -> ObjectMeta:
+    def _checked(self, response: Response, etag: str | None) -> ObjectMeta:
         """What the answer says of the object, once it is sure to be the part we asked for."""
         try:
             meta = self._dialect.meta(self._key, response.headers)
@@ -106,11 +127,6 @@ class Download:
         elif self._position and self._position < meta.size:
             raise StoreError("the store ignores ranges", uri=self._uri)
         return meta
-
-    def close(self) -> None:
-        """Give the connection back; it is kept when everything has been read, else closed."""
-        if self._response is not None:
-            self._response.release()
 
 
 def http_range(start: int, stop: int | None) -> str:

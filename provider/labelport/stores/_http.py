@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
-
-import aiohttp
 
 from labelport.errors import (
     BucketNotFound,
@@ -16,18 +13,13 @@ from labelport.errors import (
     StoreError,
 )
 from labelport.model import ALL_KEYS, ByteRange, KeyRange, ObjectMeta, Page
-from labelport.stores._client import (
-    DEFAULT_TRANSPORT,
-    HttpClient,
-    Transport,
-    drained,
-    still_open,
-    whole,
-)
+from labelport.stores._client import HttpClient
 from labelport.stores._dialect import Dialect, Listing, ListingQuery, Request
 from labelport.stores._download import Download
+from labelport.stores._response import Response, drained, whole
 from labelport.stores._retrying import Busy
 from labelport.stores._whole import read_whole
+from labelport.stores.transport import DEFAULT_TRANSPORT, Transport
 
 __all__ = ["HttpStore", "Transport"]
 
@@ -36,6 +28,8 @@ MAX_LISTING_BYTES = 64 << 20
 
 class HttpStore:
     """One bucket of a cloud that a `Dialect` describes. Lives and dies in one event loop."""
+
+    signs = True
 
     def __init__(self, dialect: Dialect, transport: Transport = DEFAULT_TRANSPORT) -> None:
         self.scheme = dialect.scheme
@@ -84,7 +78,7 @@ class HttpStore:
     async def _list(self, query: ListingQuery) -> Listing:
         uri = self._uri(query.prefix)
 
-        async def consume(response: aiohttp.ClientResponse) -> Listing:
+        async def consume(response: Response) -> Listing:
             body = await whole(response, MAX_LISTING_BYTES)
             try:
                 return self._dialect.read_listing(body, response.headers)
@@ -99,12 +93,12 @@ class HttpStore:
     async def head(self, key: str) -> ObjectMeta:
         """See `Store.head`."""
 
-        async def consume(response: aiohttp.ClientResponse) -> ObjectMeta:
-            async with response:
-                try:
-                    return self._dialect.meta(key, response.headers)
-                except ValueError:
-                    raise StoreError("the store tells no size", uri=self._uri(key)) from None
+        async def consume(response: Response) -> ObjectMeta:
+            await whole(response, 0)
+            try:
+                return self._dialect.meta(key, response.headers)
+            except ValueError:
+                raise StoreError("the store tells no size", uri=self._uri(key)) from None
 
         return await self._client.send(
             self._uri(key), lambda: self._dialect.request("HEAD", key, {}), consume
@@ -115,23 +109,11 @@ class HttpStore:
         async with self.open(key) as stream:
             return await read_whole(stream, max_bytes)
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
-    ) -> AsyncIterator[Download]:
+    ) -> Download:
         """See `Store.open`."""
-
-        async def get(headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-            return await self._client.send(
-                self._uri(key), lambda: self._dialect.request("GET", key, headers), still_open
-            )
-
-        download = Download(get, self._dialect, self._transport.retry, key, byte_range)
-        try:
-            await download.start(etag)
-            yield download
-        finally:
-            download.close()
+        return Download(self._client, self._dialect, self._transport.retry, key, byte_range, etag)
 
     async def put(
         self,

@@ -9,17 +9,31 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from labelport.errors import StoreUnavailable
+
 
 class Busy(Exception):
     """One attempt failed in a way that may pass. Never leaves the stores.
 
     :param reason: without URLs, for it ends up in the error when no attempt is left.
+    :param kind: that error.
     :param after_seconds: how long the store asked to be left alone.
     """
 
-    def __init__(self, reason: str, after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        kind: type[StoreUnavailable] = StoreUnavailable,
+        after_seconds: float | None = None,
+    ) -> None:
         super().__init__(reason)
+        self.kind = kind
         self.after_seconds = after_seconds
+
+    def lasting(self, failures: int, uri: str) -> StoreUnavailable:
+        """The error when this was the last of *failures* failed attempts."""
+        times = f", {failures} times" if failures > 1 else ""
+        return self.kind(f"{self}{times}", uri=uri, after_seconds=self.after_seconds)
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,15 @@ class FileStream:
     """A file being read, at most up to the size it had when it was opened."""
 
     def __init__(
-        self, descriptor: int, meta: ObjectMeta, byte_range: ByteRange | None, uri: str
+        self,
+        descriptor: int,
+        meta: ObjectMeta,
+        byte_range: ByteRange | None,
+        uri: str,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.meta = meta
-        self.content_type = mimetypes.guess_type(meta.key)[0] or "application/octet-stream"
+        self._chunk_bytes = chunk_bytes
         self._descriptor = descriptor
         self._uri = uri
         asked = byte_range or ByteRange(0)
@@ -52,7 +57,7 @@ class FileStream:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._position < self._stop:
-            count = min(CHUNK_BYTES, self._stop - self._position)
+            count = min(self._chunk_bytes, self._stop - self._position)
             chunk = await asyncio.to_thread(self._read, count)
             self._position += len(chunk)
             yield chunk
@@ -70,16 +75,22 @@ class LocalStore:
 
     Symbolic links are not followed and not listed; nor is anything but files. The root itself may
     be a link: it is the operator's.
+
+    :param chunk_bytes: how much of a file is read at a time.
     """
 
     scheme = "file"
     ordered = True
+    signs = False
 
-    def __init__(self, root: str | os.PathLike[str], bucket: str) -> None:
+    def __init__(
+        self, root: str | os.PathLike[str], bucket: str, *, chunk_bytes: int = CHUNK_BYTES
+    ) -> None:
         if bucket in ("", ".", "..") or "/" in bucket or "\0" in bucket:
             raise ConfigurationError(f"{bucket!r} is not the name of a folder below the root")
         self.bucket = bucket
         self._root = os.fspath(Path(root).absolute())
+        self._chunk_bytes = chunk_bytes
 
     async def pages(
         self,
@@ -117,7 +128,7 @@ class LocalStore:
                 meta = file_meta(descriptor, name, key)
             if meta is None:
                 raise ObjectNotFound("there is no such file", uri=self._uri(key))
-            return meta
+            return typed(meta)
 
         return await asyncio.to_thread(look)
 
@@ -130,13 +141,13 @@ class LocalStore:
     async def open(
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
     ) -> AsyncIterator[FileStream]:
-        """See `Store.open`. The content type is guessed from the key's ending."""
+        """See `Store.open`."""
         descriptor = await asyncio.to_thread(self._open, key)
         try:
-            meta = meta_of(key, os.fstat(descriptor))
+            meta = typed(meta_of(key, os.fstat(descriptor)))
             if etag and etag != meta.etag:
                 raise ObjectChanged("the file was overwritten", uri=self._uri(key))
-            yield FileStream(descriptor, meta, byte_range, self._uri(key))
+            yield FileStream(descriptor, meta, byte_range, self._uri(key), self._chunk_bytes)
         finally:
             os.close(descriptor)
 
@@ -238,3 +249,11 @@ class LocalStore:
             if bucket.is_symlink() or not bucket.is_dir():
                 raise BucketNotFound("there is no such folder", uri=self._uri("")) from missing
             raise
+
+
+def typed(meta: ObjectMeta) -> ObjectMeta:
+    """With the content type and encoding that the key's ending suggests."""
+    content_type, encoding = mimetypes.guess_type(meta.key)
+    return meta._replace(
+        content_type=content_type or "application/octet-stream", content_encoding=encoding or ""
+    )

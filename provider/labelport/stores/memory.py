@@ -66,7 +66,6 @@ class MemoryStream:
 
     body: bytes = field(repr=False)
     meta: ObjectMeta
-    content_type: str
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self.body), CHUNK_BYTES):
@@ -81,6 +80,7 @@ class MemoryStore:
 
     scheme = "memory"
     ordered = True
+    signs = False
 
     def __init__(self, bucket: str, *, create: bool = True) -> None:
         self.bucket = bucket
@@ -144,14 +144,14 @@ class MemoryStore:
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
     ) -> AsyncIterator[MemoryStream]:
         """See `Store.open`."""
-        body, meta, content_type = self._object(key)
+        body, meta = self._object(key)
         if etag and etag != meta.etag:
             raise ObjectChanged("the object was overwritten", uri=self._uri(key))
         if byte_range:
             body = body[byte_range.start : byte_range.stop]
             if not body:
                 raise InvalidRange(f"the object has {meta.size} bytes", uri=self._uri(key))
-        yield MemoryStream(body, meta, content_type)
+        yield MemoryStream(body, meta)
 
     async def put(
         self,
@@ -192,8 +192,9 @@ class MemoryStore:
         except KeyError:
             raise BucketNotFound("there is no such bucket", uri=self._uri("")) from None
 
-    def _object(self, key: str) -> tuple[bytes, ObjectMeta, str]:
+    def _object(self, key: str) -> tuple[bytes, ObjectMeta]:
         try:
-            return self._bucket().objects[key]
+            body, meta, content_type = self._bucket().objects[key]
         except KeyError:
             raise ObjectNotFound("there is no such object", uri=self._uri(key)) from None
+        return body, meta._replace(content_type=content_type)

@@ -20,6 +20,7 @@ from labelport.errors import (
     LabelportError,
     ObjectChanged,
     ObjectNotFound,
+    StoreBusy,
     StoreError,
     StoreUnavailable,
 )
@@ -56,7 +57,7 @@ ERRORS: Mapping[str, type[LabelportError]] = MappingProxyType(
         "ConditionalRequestConflict": StoreUnavailable,
         "OperationAborted": StoreUnavailable,
         "RequestTimeout": StoreUnavailable,
-        "SlowDown": StoreUnavailable,
+        "SlowDown": StoreBusy,
         "InternalError": StoreUnavailable,
         "BadDigest": StoreUnavailable,
         "IncompleteBody": StoreUnavailable,

@@ -1,0 +1,217 @@
+"""One HTTP/1.1 connection: a request, its answer, and then perhaps the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+from labelport.errors import StoreTimeout
+from labelport.stores._head import Counted, Framing, Head, parse_head
+from labelport.stores._retrying import Busy
+from labelport.stores.transport import Transport
+
+MAX_HEAD_BYTES = 64 << 10
+#: As much of a body nobody wants is thrown away to keep a connection.
+MAX_DISCARDED_BYTES = 64 << 10
+
+
+class Dropped(Busy):
+    """The connection was closed before any byte of an answer came."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Errors that `ask` and `chunk` raise have closed the connection.
+
+    :param buffer: what is received into; all connections of a loop may share it, for each
+        empties it at once.
+    :param lost: called when the connection is no more.
+    """
+
+    head: Head  #: of the answer, once `ask` has returned
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, buffer: memoryview, settings: Transport, lost: Callable[[Connection], None]
+    ) -> None:
+        self.idle_since = 0.0  #: by the loop's clock
+        self._buffer = buffer
+        self._settings = settings
+        self._lost = lost
+        self._loop = asyncio.get_running_loop()
+        self._method = ""
+        self._heard = b""  # of a head that is not complete
+        self._framing: Framing | None = Counted(0)  # None: a head comes first
+        self._pieces: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._failure: Busy | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._late = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether another request can be sent, as far as we know."""
+        return self._failure is None
+
+    async def ask(self, method: str, request: bytes) -> None:
+        """Send a request and wait for the head of its answer.
+
+        Raises:
+            Dropped: the peer had closed the connection, or did so now.
+            Busy: there is no answer, or none that is HTTP.
+        """
+        self._method, self._heard = method, b""
+        self._framing = None
+        self._transport.write(request)
+        try:
+            while self._framing is None:
+                await self._event("no answer within {:g} s", self._settings.head_seconds)
+        finally:
+            if self._framing is None:
+                self.close()
+
+    async def chunk(self) -> bytes:
+        """The next bytes of the body; empty at its end. Raises `Busy` when it breaks off."""
+        while not self._pieces:
+            if self._framing is not None and self._framing.over:
+                return b""
+            await self._event("no byte within {:g} s", self._settings.read_seconds)
+        piece = self._pieces.popleft()
+        self._waiting_bytes -= len(piece)
+        if self._paused and not self._pieces:
+            self._paused = False
+            self._transport.resume_reading()
+        return piece
+
+    def settle(self) -> bool:
+        """Be done with the answer. Whether the connection can carry another request."""
+        if (
+            self._framing is None
+            or not self._framing.over
+            or self._waiting_bytes > MAX_DISCARDED_BYTES
+            or not self.head.kept
+            or not self.alive
+        ):
+            return False
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        self.idle_since = self._loop.time()
+        return True
+
+    def close(self) -> None:
+        """Close at once, whatever is under way."""
+        self._fail(Busy("the connection was closed"))
+
+    async def _event(self, late: str, seconds: float) -> None:
+        """Wait until something has come. Raises what the connection failed of, once it has."""
+        if self._failure is not None:
+            raise self._failure
+        self._late = late.format(seconds)
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._watch()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _watch(self) -> None:
+        """Look at the deadline when it passes; it may have moved on by then."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiter is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._watch()
+        else:
+            self._fail(Busy(self._late, StoreTimeout))
+
+    def _fail(self, failure: Busy) -> None:
+        """Close, and let whoever waits know why; only the first reason counts."""
+        if self._failure is None:
+            self._failure = failure
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Both loops have set TCP_NODELAY."""
+        self._transport = cast(asyncio.Transport, transport)
+        if self._settings.receive_bytes:
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_RCVBUF, self._settings.receive_bytes
+            )
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """The shared buffer."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has come out of the shared buffer."""
+        data = bytes(self._buffer[:nbytes])
+        try:
+            if self._framing is None:
+                data = self._take_head(data)
+            if self._framing is not None:
+                self._take_body(self._framing, data)
+        except ValueError:
+            self._fail(Busy("the answer is not HTTP"))
+
+    def _take_head(self, data: bytes) -> bytes:
+        """Read the head once it is complete; what follows it is left over."""
+        looked_at = max(0, len(self._heard) - 3)
+        self._heard += data
+        while 0 <= (end := self._heard.find(b"\r\n\r\n", looked_at)) <= MAX_HEAD_BYTES:
+            head = parse_head(self._heard[: end + 2])
+            self._heard = self._heard[end + 4 :]
+            if head.status >= 200:
+                rest, self._heard = self._heard, b""
+                self._framing = head.framing(self._method)
+                self.head = head
+                self._wake()
+                return rest
+            looked_at = 0  # that was only an interim answer
+        if len(self._heard) > MAX_HEAD_BYTES:
+            raise ValueError("a head without end")
+        return b""
+
+    def _take_body(self, framing: Framing, data: bytes) -> None:
+        piece = framing.take(data)
+        if piece:
+            self._pieces.append(piece)
+            self._waiting_bytes += len(piece)
+            if self._waiting_bytes > self._settings.chunk_bytes and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        if framing.surplus:
+            self._fail(Busy("more came than was asked for"))
+        elif piece or framing.over:
+            self._wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits for more."""
+        silent = self._framing is None and not self._heard
+        if self._framing is not None and self._framing.ends_with_connection and exc is None:
+            self._framing.over = True
+        reason = f"the connection failed ({type(exc).__name__})" if exc else "it ended early"
+        self._fail(Dropped(reason) if silent else Busy(reason))
+        self._lost(self)
