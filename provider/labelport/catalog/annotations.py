@@ -8,6 +8,7 @@ nothing is parsed. Whoever changes annotations of several projects in one transa
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from typing import TypedDict, Unpack
 
 import sqlalchemy as sa
@@ -35,15 +36,20 @@ class Changes(TypedDict, total=False):
     lead_time: float | None  #: seconds
 
 
-def create(connection: sa.Connection, task_id: int, row: AnnotationRow) -> Annotation:
+def create(
+    connection: sa.Connection, task_id: int, row: AnnotationRow, *, source_id: str | None = None
+) -> Annotation:
     """Save a new annotation of a task. Raises `NotFound` if there is no such task.
 
     Its times are *row*'s, else now.
+
+    :param source_id: what a labeling tool calls it, unique in the project
     """
-    project_id = _lock(connection, tasks, task_id, "task")
+    project_id = lock_task(connection, task_id)
     values = row._asdict() | {
         "task_id": task_id,
         "project_id": project_id,
+        "source_id": source_id,
         "result": _json(row.result),
         "created_at": row.created_at or now(),
         "updated_at": row.updated_at or row.created_at or now(),
@@ -55,10 +61,19 @@ def create(connection: sa.Connection, task_id: int, row: AnnotationRow) -> Annot
     return saved
 
 
-def update(connection: sa.Connection, annotation_id: int, **changes: Unpack[Changes]) -> Annotation:
-    """Change an annotation. Raises `NotFound` if there is none."""
+def update(
+    connection: sa.Connection,
+    annotation_id: int,
+    *,
+    updated_at: datetime | None = None,
+    **changes: Unpack[Changes],
+) -> Annotation:
+    """Change an annotation. Raises `NotFound` if there is none.
+
+    :param updated_at: when it was changed, if not now
+    """
     _lock(connection, rows, annotation_id, "annotation")
-    values: dict[str, object] = {**changes, "updated_at": now()}
+    values: dict[str, object] = {**changes, "updated_at": updated_at or now()}
     if "result" in changes:
         values["result"] = _json(changes["result"])
     this = rows.c.id == annotation_id
@@ -67,6 +82,12 @@ def update(connection: sa.Connection, annotation_id: int, **changes: Unpack[Chan
     events.record(connection, EventKind.UPDATED, this)
     _recount(connection, saved.task_id)
     return saved
+
+
+def confirm(connection: sa.Connection, annotation_id: int, updated_at: datetime) -> None:
+    """Note that at a later time an annotation was still the same: nothing happened, no event."""
+    older = (rows.c.id == annotation_id) & (rows.c.updated_at < updated_at)
+    connection.execute(rows.update().where(older).values(updated_at=updated_at))
 
 
 def delete(connection: sa.Connection, annotation_id: int) -> None:
@@ -130,6 +151,11 @@ def page(
         query = query.where(rows.c.project_id == project_id)
     found = connection.execute(query.order_by(rows.c.id).limit(limit))
     return [Annotation(**row) for row in found.mappings()]
+
+
+def lock_task(connection: sa.Connection, task_id: int) -> int:
+    """Take `events.lock` for a task's project; the project's id. Raises `NotFound`."""
+    return _lock(connection, tasks, task_id, "task")
 
 
 def lock_projects(

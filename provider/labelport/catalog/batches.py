@@ -248,8 +248,11 @@ class BatchWriter:
             "import_objects",
             _OBJECT_COLUMNS,
             (
-                (number, storage, key, *standing, etag, size, when(modified), now_text)
-                for number, (key, size, etag, modified), standing in found
+                (
+                    *(number, storage, meta.key, *standing),
+                    *(meta.etag, meta.size, when(meta.modified), now_text),
+                )
+                for number, meta, standing in found
             ),
         )
 

@@ -60,6 +60,12 @@ def get(connection: sa.Connection, task_id: int) -> TaskDetails:
     )
 
 
+def projects_of(connection: sa.Connection, task_ids: Sequence[int]) -> dict[int, int]:
+    """The project's id by the task's id, of those that exist; at most a page of task ids."""
+    query = sa.select(tasks.c.id, tasks.c.project_id).where(tasks.c.id.in_(task_ids))
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
 def annotations_of(connection: sa.Connection, task_ids: Sequence[int]) -> list[Annotation]:
     """The annotations of some tasks, in order of their own ids; at most a page of task ids."""
     return _of_tasks(connection, schema.annotations, Annotation, task_ids)
