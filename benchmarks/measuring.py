@@ -12,13 +12,14 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from demo.processes import free_ports, process, responds
 from labelport.stores import Store
 from labelport.stores._http import HttpStore
 from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
 from labelport.stores.s3 import S3Dialect
 from servers import S3Server, postgres_server, weed_server
 
-__all__ = ["S3Server", "weed_server"]
+__all__ = ["S3Server", "free_ports", "process", "responds", "weed_server"]
 
 
 def databases(folder: Path) -> Iterator[tuple[str, str]]:

@@ -80,7 +80,7 @@ class _Found(NamedTuple):
 
 
 def _replaced(text: str, replace: Callable[[str], str | None]) -> str:
-    pieces = []
+    pieces: list[str] = []
     done = 0
     for start, stop, uri, escaped in _found(text):
         new = replace(uri)

@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelport import connections
 from labelport.catalog import Catalog
+from labelport.model import Storage
+from labelport.stores import Store
 from labelport.stores._retrying import RetryPolicy
 from labelport.stores.transport import Transport
 from labelport_proxy import logs, openapi, server
@@ -44,7 +46,8 @@ def from_environment() -> ASGIApp:
     logs.configure(settings.log_level)
     server.socket_buffer = settings.socket_buffer
     url = str(settings.catalog_url)
-    return create(settings, Catalog(url) if url else connections.open_catalog())
+    catalog = Catalog(url) if url else connections.open_catalog()
+    return create(settings, catalog, partial(_open_store, settings))
 
 
 def transport_of(settings: Settings) -> Transport:
@@ -59,6 +62,14 @@ def transport_of(settings: Settings) -> Transport:
         chunk_bytes=settings.buffer_size,
         receive_bytes=settings.socket_buffer,
     )
+
+
+def _open_store(settings: Settings, storage: Storage) -> Store:
+    """Open a store. The first that needs Airflow loads it, which takes all logs: take them back."""
+    try:
+        return connections.open_store(storage, transport_of(settings))
+    finally:
+        logs.configure(settings.log_level)
 
 
 def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -> ASGIApp:

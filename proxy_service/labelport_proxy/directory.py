@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from labelport import resolving
 from labelport.catalog import Catalog, access, storages, users
+from labelport.catalog.access import TaskAccess
 from labelport.errors import ConfigurationError
-from labelport.model import Storage
+from labelport.model import Role, Storage
 from labelport.resolving import Kind
 from labelport.uri import ObjectUri
+from labelport_proxy.batching import Batches
 from labelport_proxy.caching import Kept
 from labelport_proxy.refusing import Refusal, forbidden, not_found
 
 log = logging.getLogger(__name__)
 
 _MOST = 20_000  # decisions that are kept
+_BATCH = 200  # of them made at once
 
 
 class Request(NamedTuple):
@@ -40,63 +43,88 @@ class Grant(NamedTuple):
 
 
 class Directory:
-    """Decides, by the catalog. A decision is used again for *seconds*."""
+    """Decides, by the catalog. What it learns is used again for *seconds*."""
 
     def __init__(self, catalog: Catalog, seconds: float) -> None:
         self._catalog = catalog
         self._seconds = seconds
         self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST)
+        self._batches = Batches(self._decide_all, most=_BATCH)
+        # Only `_decide_all` uses these, which runs once at a time.
+        self._roles: Kept[tuple[int, int], tuple[Role | None]] = Kept(_MOST)
+        self._storages: Kept[int, list[Storage]] = Kept(1_000)
 
     async def grant(self, request: Request) -> Grant:
         """What *request* may have. Raises `Refusal`."""
         decision = self._decisions.get(request)
         if decision is None:
-            decision = await asyncio.to_thread(self._decide, request)
+            decision = await self._batches.ask(request)
             self._decisions.put(request, decision, self._seconds)
         if isinstance(decision, Refusal):
-            raise decision
+            raise decision.with_traceback(None)  # kept, without what it hung from last time
         return decision
 
-    def _decide(self, request: Request) -> Grant | Refusal:
+    def _decide_all(self, requests: Sequence[Request]) -> list[Grant | Refusal]:
+        numbers = {request.number for request in requests if request.kind == "tasks"}
+        decisions: list[Grant | Refusal] = []
         with self._catalog.read() as connection:
-            try:
-                return _decide(connection, request)
-            except Refusal as refusal:
-                # Kept and raised again: without what it hangs from now.
-                return refusal.with_traceback(None)
+            tasks = access.tasks(connection, numbers) if numbers else {}
+            for request in requests:
+                task = tasks.get(request.number) if request.kind == "tasks" else None
+                try:
+                    decisions.append(self._decide(connection, request, task))
+                except Refusal as refusal:
+                    decisions.append(refusal)
+        return decisions
 
-
-def _decide(connection: sa.Connection, request: Request) -> Grant:
-    what = request.kind.removesuffix("s")
-    task = access.task(connection, request.number) if request.kind == "tasks" else None
-    if request.kind == "tasks" and task is None:
-        raise not_found(what)
-    project_id = task.project_id if task else request.number
-    role = users.role(connection, request.user_id, project_id)
-    if role is None:
-        raise not_found(what)
-    uri = _parsed(request.uri)
-    found = resolving.storage_for(
-        uri,
-        storages.list_all(connection, project_id),
-        prefer=task.link_storage_id if task else None,
-    )
-    storage = found.storage
-    if task and resolving.refers(task.data, request.uri):
-        if storage is None:
-            raise Refusal(
-                404, "no_storage", "The task refers to this, but no storage of its project has it."
-            )
-    elif storage is None or not _open_to_members(connection, request.kind, storage, uri.key):
-        raise forbidden(f"This {what} does not refer to that URI.")
-    if found.rivals:
-        log.warning(
-            "storage %s answers for %s, as %s could: give them different prefixes",
-            storage.name,
-            storage.location,
-            ", ".join(rival.name for rival in found.rivals),
+    def _decide(
+        self, connection: sa.Connection, request: Request, task: TaskAccess | None
+    ) -> Grant:
+        what = request.kind.removesuffix("s")
+        if request.kind == "tasks" and task is None:
+            raise not_found(what)
+        project_id = task.project_id if task else request.number
+        role = self._role(connection, request.user_id, project_id)
+        if role is None:
+            raise not_found(what)
+        uri = _parsed(request.uri)
+        found = resolving.storage_for(
+            uri,
+            self._storages_of(connection, project_id),
+            prefer=task.link_storage_id if task else None,
         )
-    return Grant(storage, uri.key, f"{request.user_id} {project_id} {role} {storage.id}")
+        storage = found.storage
+        if task and resolving.refers(task.data, request.uri):
+            if storage is None:
+                raise Refusal(
+                    404,
+                    "no_storage",
+                    "The task refers to this, but no storage of its project has it.",
+                )
+        elif storage is None or not _open_to_members(connection, request.kind, storage, uri.key):
+            raise forbidden(f"This {what} does not refer to that URI.")
+        if found.rivals:
+            log.warning(
+                "storage %s answers for %s, as %s could: give them different prefixes",
+                storage.name,
+                storage.location,
+                ", ".join(rival.name for rival in found.rivals),
+            )
+        return Grant(storage, uri.key, f"{request.user_id} {project_id} {role} {storage.id}")
+
+    def _role(self, connection: sa.Connection, user_id: int, project_id: int) -> Role | None:
+        known = self._roles.get((user_id, project_id))
+        if known is None:
+            known = (users.role(connection, user_id, project_id),)
+            self._roles.put((user_id, project_id), known, self._seconds)
+        return known[0]
+
+    def _storages_of(self, connection: sa.Connection, project_id: int) -> list[Storage]:
+        known = self._storages.get(project_id)
+        if known is None:
+            known = storages.list_all(connection, project_id)
+            self._storages.put(project_id, known, self._seconds)
+        return known
 
 
 def _parsed(text: str) -> ObjectUri:

@@ -8,6 +8,7 @@ import secrets
 import time
 
 import msgspec
+from prometheus_client import Counter
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,7 +23,7 @@ _REQUEST_ID = re.compile(rb"[\w.:-]{8,128}", re.ASCII)
 _WORDS = {404: "not_found", 405: "method_not_allowed"}
 _encode = msgspec.json.Encoder().encode
 #: Looked up once: finding a label's child takes longer than counting.
-_COUNTERS: dict[str, metrics.Counter] = {}
+_COUNTERS: dict[str, Counter] = {}
 
 
 class Exchange:

@@ -149,7 +149,7 @@ class Settings:
             ConfigurationError: a value cannot be read, or the settings do not go together.
         """
         kinds = get_type_hints(cls)
-        given = {}
+        given: dict[str, Any] = {}
         for each in fields(cls):
             text = environ.get(each.metadata["variable"], "").strip()
             if text:

@@ -102,7 +102,8 @@ async def send_body(
     flow: Flow,
 ) -> Cut | None:
     """Send the *length* bytes of *stream*; why the connection was cut off instead, if it was."""
-    transport: asyncio.Transport | None = scope.get("extensions", {}).get(TRANSPORT)
+    extension = scope.get("extensions", {}).get(TRANSPORT, {})
+    transport: asyncio.Transport | None = extension.get("transport")
     left = transport.is_closing if transport else _never
     try:
         await _pump(send, stream, length, flow, left)

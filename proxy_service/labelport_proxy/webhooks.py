@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from labelport import annotating
+from labelport import hearing
 from labelport.catalog import Catalog, users
 from labelport.errors import FormatError, NotFound
 from labelport.model import Role
@@ -52,9 +52,9 @@ class Webhooks:
             ) from None
         return JSONResponse(received._asdict(), headers={"cache-control": "no-store"})
 
-    def _receive(self, user_id: int, body: bytes) -> annotating.Received:
+    def _receive(self, user_id: int, body: bytes) -> hearing.Received:
         def may_write(project_id: int) -> bool:
             with self.catalog.read() as connection:
                 return users.role(connection, user_id, project_id) is Role.MANAGER
 
-        return annotating.receive(self.catalog, body, may_write=may_write)
+        return hearing.receive(self.catalog, body, may_write=may_write)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import sqlalchemy as sa
 
 from labelport.catalog import bulk
-from labelport.catalog.schema import import_objects, tasks
+from labelport.catalog.schema import import_objects
+from labelport.catalog.schema import tasks as rows
 
 
 class TaskAccess(NamedTuple):
@@ -20,25 +22,20 @@ class TaskAccess(NamedTuple):
     link_key: str | None
 
 
+def tasks(connection: sa.Connection, task_ids: Collection[int]) -> dict[int, TaskAccess]:
+    """Some tasks, with the objects that brought them, by id; at most a page of ids."""
+    query = _TASKS.where(rows.c.id.in_(task_ids))
+    return {row[0]: TaskAccess(*row) for row in bulk.fetch(connection, query)}
+
+
 def task(connection: sa.Connection, task_id: int) -> TaskAccess | None:
     """A task, with the object that brought it."""
-    query = (
-        sa.select(
-            *bulk.columns_of(tasks, ("id", "project_id", "data")),
-            import_objects.c.storage_id,
-            import_objects.c.key,
-        )
-        .select_from(tasks)
-        .outerjoin(import_objects, import_objects.c.id == tasks.c.import_object_id)
-        .where(tasks.c.id == task_id)
-    )
-    row = connection.execute(query).one_or_none()
-    return TaskAccess._make(row) if row else None
+    return tasks(connection, [task_id]).get(task_id)
 
 
 def is_a_task(connection: sa.Connection, storage_id: int, key: str) -> bool:
     """Whether the object *key* of a storage became a task, and exists as of its last sync."""
-    made = sa.exists().where(tasks.c.import_object_id == import_objects.c.id)
+    made = sa.exists().where(rows.c.import_object_id == import_objects.c.id)
     query = sa.select(import_objects.c.id).where(
         import_objects.c.storage_id == storage_id,
         import_objects.c.key == key,
@@ -46,3 +43,10 @@ def is_a_task(connection: sa.Connection, storage_id: int, key: str) -> bool:
         made,
     )
     return connection.scalar(query) is not None
+
+
+_TASKS = sa.select(
+    *bulk.columns_of(rows, ("id", "project_id", "data")),
+    import_objects.c.storage_id,
+    import_objects.c.key,
+).select_from(rows.outerjoin(import_objects, import_objects.c.id == rows.c.import_object_id))
