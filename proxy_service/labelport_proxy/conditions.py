@@ -11,7 +11,15 @@ from enum import Enum
 #: The headers that are judged by what the object is like now.
 PRECONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
-_TAG = re.compile(r'(W/)?("[\x21\x23-\x7e\x80-\xff]*")')
+#: One of a list; what is none is passed over.
+_TAG = re.compile(r'(?:^|(?<=[ \t,]))(W/)?("[\x21\x23-\x7e\x80-\xff]*")(?=[ \t]*(?:,|$))')
+#: Today's form, and the two that RFC 9110 has recipients understand as well.
+_DATE = re.compile(
+    r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{5,8}, \d\d-[A-Z][a-z]{2}-\d\d \d\d:\d\d:\d\d GMT"
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}",
+    re.ASCII,
+)
 
 
 class Verdict(Enum):
@@ -64,10 +72,9 @@ def _is_after(modified: datetime | None, header: str | None) -> bool:
 
 def _date(header: str | None) -> datetime | None:
     """An HTTP date; None for what is none, which is as if the header were not there."""
-    if header is None:
+    if header is None or not _DATE.fullmatch(header):
         return None
     try:
-        moment = parsedate_to_datetime(header)
+        return parsedate_to_datetime(header).replace(tzinfo=UTC)
     except ValueError:
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)

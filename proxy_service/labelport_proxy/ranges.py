@@ -41,8 +41,11 @@ def parse(header: str | None) -> Asked | None:
     return None if asked.last is not None and asked.last < int(first) else asked
 
 
-def bounded(asked: Asked, size: int | None, cap: int) -> ByteRange:
+def bounded(asked: Asked, size: int | None, cap: int) -> ByteRange | None:
     """The bytes to serve: at most *cap*, from where *asked* begins.
+
+    None, the whole object, for the end of an empty one: there is such a range, and no 206 can say
+    so.
 
     :param size: of the object; None while it is not known, which a suffix cannot do with
 
@@ -51,6 +54,8 @@ def bounded(asked: Asked, size: int | None, cap: int) -> ByteRange:
     if asked.first is None:
         if size is None:
             raise ValueError("the end of an object of unknown size")
+        if size == 0 and asked.last:
+            return None
         return _within(size - min(asked.last or 0, size), size, size, cap)
     stop = asked.first + cap if asked.last is None else asked.last + 1
     return _within(asked.first, stop, size, cap)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,8 +27,8 @@ from labelport_proxy.streaming import Watch, send_body
 
 _LONGEST_QUERY = 16 << 10  # characters: a key has 1,024 bytes, quoted and encoded in base64
 _MAX_ID = 2**63 - 1
-#: What HTTP knows of a request beside its Range, and what decides how it is answered.
-_CONDITIONS = (*conditions.PRECONDITIONS, "if-range", "range")
+#: The headers that decide what of an object is answered.
+_ASKING = frozenset(name.encode() for name in (*conditions.PRECONDITIONS, "if-range", "range"))
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,7 @@ class _Answer:
         self._shared = shared
         self._scope = scope
         self._exchange = exchange_of(scope)
-        self._asks = {
-            name.decode(): value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name in _CONDITION_NAMES
-        }
+        self._asks = _asks(scope["headers"])
         is_get = scope["method"] == "GET"
         self._asked = ranges.parse(self._asks.get("range")) if is_get else None
 
@@ -275,4 +271,11 @@ class _Answer:
         await send({"type": "http.response.body", "body": b""})
 
 
-_CONDITION_NAMES = frozenset(name.encode() for name in _CONDITIONS)
+def _asks(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Conditions and range; those sent in several lines are one list, as all of HTTP's are."""
+    asks: dict[str, str] = {}
+    for raw, value in headers:
+        if raw in _ASKING:
+            name, text = raw.decode(), value.decode("latin-1")
+            asks[name] = f"{asks[name]}, {text}" if name in asks else text
+    return asks
