@@ -39,6 +39,8 @@ def main() -> int:
         sys.stderr.write(f"labelport-proxy: {error}\n")
         return _MISUSED
     logs.configure(settings.log_level)
+    # What Airflow says of connections does not come through our logs.
+    os.environ.setdefault("AIRFLOW__LOGGING__JSON_LOGS", "True")
     with ExitStack() as stack:
         if settings.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="labelport-metrics-"))
