@@ -1,0 +1,265 @@
+"""What a labeler's browser makes of the proxy's answers, in a real Chromium."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import media_files
+import origin as origins
+from browser import MISSING, Browser, chromium, program
+from buckets import Bucket
+from labelport import links
+from labelport.catalog import Catalog
+from labelport.model import ByteRange, ObjectMeta, Storage
+from labelport.resolving import proxy_url
+from labelport.stores import ObjectStream, Store
+from labelport.stores._http import HttpStore
+from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
+from labelport.stores.local import LocalStore
+from labelport.stores.s3 import S3Dialect
+from origin import Origin
+from proxies import SECRET, Somebody, project, proxy, somebody, storage, task
+from servers import S3Server
+
+pytestmark = pytest.mark.skipif(program() is None, reason=MISSING)
+
+RANGE_SIZE = 256 * 1024
+STILLS = media_files.PICTURES
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def origin() -> Iterator[Origin]:
+    with origins.serving() as origin:
+        yield origin
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for media, which stay in it once they are made."""
+    return tmp_path_factory.mktemp("media")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that refers to one object, and somebody who labels it."""
+
+    id: int
+    uri: str
+    labeler: Somebody
+    proxy: str  #: URL of the proxy itself
+
+    @property
+    def path(self) -> str:
+        """Where the object is on the origin, for those who are logged in."""
+        return proxy_url("", "tasks", self.id, self.uri)
+
+    def link(self, base: str = "") -> str:
+        """Where it is for whoever has the link."""
+        expires = int(time.time()) + 600
+        given = {"secret": SECRET, "user_id": self.labeler.id, "expires": expires}
+        return links.signed_url(base, "tasks", self.id, self.uri, **given)
+
+
+Serve = Callable[..., Task]
+
+
+@pytest.fixture
+def serve(
+    sqlite_template: Path, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Serve]:
+    """Starts a proxy behind the origin, for one object of a store."""
+
+    def serve(location: str, key: str, opener: Callable[[Storage], Store], **settings: Any) -> Task:
+        presign = settings.pop("presign", False)
+        path = shutil.copy(sqlite_template, tmp_path / "catalog.db")
+        catalog = Catalog(f"sqlite:///{path}")
+        project_id = project(catalog, "Films")
+        storage(catalog, project_id, "media", location, presign=presign)
+        uri = f"{location}/{key}"
+        task_id = task(catalog, project_id, {"media": uri})
+        labeler = somebody(catalog, "ann@example.org", project_id)
+        running = stack.enter_context(proxy(catalog, opener, **settings))
+        origin.upstream = running.url
+        return Task(task_id, uri, labeler, running.url)
+
+    with ExitStack() as stack:
+        yield serve
+
+
+@pytest.fixture
+def serve_file(serve: Serve) -> Serve:
+    """Starts a proxy for one file."""
+
+    def serve_file(path: Path, **settings: Any) -> Task:
+        root, bucket = path.parent.parent, path.parent.name
+        return serve(f"file://{bucket}", path.name, lambda _: LocalStore(root, bucket), **settings)
+
+    return serve_file
+
+
+PLAY = """
+const play = async (url, rate = 1) => {
+  const media = document.createElement('video');
+  const heard = (name, holds = () => true) => new Promise((done, failed) => {
+    media.addEventListener(name, () => { if (holds()) done(); });
+    media.addEventListener('error', () => failed(new Error(media.error.message)));
+  });
+  const passes = (time) => heard('timeupdate', () => media.currentTime >= time);
+  media.muted = true;
+  media.src = url;
+  media.playbackRate = rate;
+  document.body.append(media);
+  await heard('loadedmetadata');
+  await media.play();
+  await passes(0.2);
+  const seek = async (time) => {
+    const arrived = heard('seeked');
+    media.currentTime = time;
+    await arrived;
+    const there = media.currentTime;
+    await passes(there + 0.2);
+    return there;
+  };
+  return {media, passes, seek};
+};
+const playAndSeek = async (url) => {
+  const {media, seek} = await play(url);
+  const {duration, videoWidth: width} = media;
+  return {duration, width, end: await seek(duration - 2), back: await seek(3)};
+};
+"""
+
+
+def check_played(found: Any, name: str) -> None:
+    assert found["duration"] == pytest.approx(media_files.SECONDS, abs=0.2)
+    assert found["end"] == pytest.approx(found["duration"] - 2, abs=0.1)
+    assert found["back"] == pytest.approx(3, abs=0.1)
+    assert found["width"] == (0 if name.startswith("sound") else 320)
+
+
+@pytest.mark.parametrize("name", media_files.SOUNDS_AND_FILMS)
+def test_media_play_and_seek_through_the_proxy(
+    browser: Browser, origin: Origin, serve_file: Serve, media: Path, name: str
+) -> None:
+    path = media_files.make(name, media)
+    task = serve_file(path, max_range_size=RANGE_SIZE)
+
+    found = browser.run(
+        origin,
+        f"{PLAY} await logIn('{task.labeler.secret}'); return playAndSeek('{task.path}')",
+    )
+
+    check_played(found, name)
+    _, *answers = origin.passed
+    assert path.stat().st_size > RANGE_SIZE
+    assert len(answers) > 1
+    assert {answer.status for answer in answers} == {206}
+    assert max(int(answer.headers["content-length"]) for answer in answers) == RANGE_SIZE
+
+
+class SlowStore(LocalStore):
+    """Files that come at about 200 KB/s."""
+
+    @asynccontextmanager
+    async def open(  # type: ignore[override]
+        self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
+    ) -> AsyncIterator[ObjectStream]:
+        async with super().open(key, byte_range, etag=etag) as stream:
+            yield Drip(stream)
+
+
+class Drip:
+    def __init__(self, stream: ObjectStream) -> None:
+        self._stream = stream
+        self.meta: ObjectMeta = stream.meta
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            await asyncio.sleep(0.15)  # what makes it slow
+            yield chunk
+
+
+@pytest.mark.parametrize("name", ["fast.mp4", "film.webm"])
+def test_a_film_goes_on_when_answers_reach_their_time_limit(
+    browser: Browser, origin: Origin, serve: Serve, media: Path, name: str
+) -> None:
+    path = media_files.make(name, media)
+    store = SlowStore(media.parent, media.name, chunk_bytes=32 * 1024)
+    task = serve(f"file://{media.name}", path.name, lambda _: store, timeout=1.0)
+
+    position = browser.run(
+        origin,
+        f"""{PLAY}
+        await logIn('{task.labeler.secret}');
+        const {{media, passes}} = await play('{task.path}', 4);
+        await passes(media.duration - 1);
+        return media.currentTime""",
+    )
+
+    assert position >= media_files.SECONDS - 1.2
+    _, *answers = origin.passed
+    assert {answer.status for answer in answers} == {206}
+    assert sum(answer.cut for answer in answers) > 1
+
+
+@pytest.mark.parametrize("name", media_files.SOUNDS_AND_FILMS)
+def test_media_play_and_seek_where_the_proxy_redirects_to(
+    browser: Browser, origin: Origin, serve: Serve, media: Path, weed: S3Server, name: str
+) -> None:
+    bucket = Bucket(weed, f"media-{uuid.uuid4().hex[:12]}")
+    bucket.put({name: media_files.make(name, media).read_bytes()})
+    bucket.client.close()
+    credentials = FixedCredentials(AwsCredentials(weed.access_key_id, weed.secret_access_key))
+    dialect = S3Dialect(bucket.name, credentials, endpoint=weed.endpoint)
+    task = serve(f"s3://{bucket.name}", name, lambda _: HttpStore(dialect), presign=True)
+
+    found = browser.run(
+        origin,
+        f"{PLAY} await logIn('{task.labeler.secret}'); return playAndSeek('{task.path}')",
+    )
+
+    check_played(found, name)
+    _, *answers = origin.passed
+    assert {answer.status for answer in answers} == {303}
+    assert all(answer.headers["location"].startswith(weed.endpoint) for answer in answers)
+
+
+@pytest.mark.parametrize("name", media_files.PICTURES)
+def test_a_picture_shows(
+    browser: Browser, origin: Origin, serve_file: Serve, media: Path, name: str
+) -> None:
+    task = serve_file(media_files.make(name, media))
+
+    found = browser.run(
+        origin,
+        f"""
+        await logIn('{task.labeler.secret}');
+        const image = await shows('{task.path}');
+        const canvas = document.createElement('canvas');
+        canvas.width = image.naturalWidth;
+        canvas.height = image.naturalHeight;
+        const context = canvas.getContext('2d');
+        context.drawImage(image, 0, 0);
+        const pixel = [...context.getImageData(16, 12, 1, 1).data];
+        return {{size: [canvas.width, canvas.height], pixel}}""",
+    )
+
+    red, green, blue, _ = found["pixel"]
+    assert found["size"] == [32, 24]
+    assert red > 200 and green < 50 and blue < 50
