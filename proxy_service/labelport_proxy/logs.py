@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 
 import msgspec
 
@@ -15,6 +17,7 @@ _SIGNED = re.compile(
     r"(=|%3D)[^&\s\"'<>]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|token) [\w.~+/=-]{8,}")
+_MOMENT_SECONDS = 0.1
 _encode = msgspec.json.Encoder().encode
 
 
@@ -22,16 +25,45 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a record; ``extra={"fields": {…}}`` adds to it."""
 
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", None)
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": scrubbed(record.getMessage()),
-            **getattr(record, "fields", {}),
+            "message": record.msg if fields and not record.args else scrubbed(record.getMessage()),
+            **(fields or {}),
         }
         if record.exc_info:
             line["traceback"] = scrubbed(self.formatException(record.exc_info))
         return _encode(line).decode()
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes the lines of a moment at once: one by one, they would cost more than the requests."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._due: asyncio.TimerHandle | None = None
+
+    def flush(self) -> None:
+        """Write soon; at once where no event loop runs."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write()
+        else:
+            if self._due is None:
+                self._due = loop.call_later(_MOMENT_SECONDS, self._write)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """A warning waits for nothing."""
+        super().emit(record)
+        if record.levelno >= logging.WARNING:
+            self._write()
+
+    def _write(self) -> None:
+        self._due = None
+        super().flush()
 
 
 def scrubbed(text: str) -> str:
@@ -41,12 +73,12 @@ def scrubbed(text: str) -> str:
 
 def configure(level: str) -> None:
     """Send every log of this process to standard error, as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    # What no line of ours shows, and each record would otherwise find out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    handler = Lines(stream)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    # Airflow gives uvicorn's logger handlers of its own.
-    logging.getLogger("uvicorn.error").handlers.clear()
-    logging.getLogger("uvicorn.error").propagate = True
     # uvicorn would write each request's query, which may be a signed link.
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("alembic").setLevel(logging.WARNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 import secrets
@@ -53,13 +54,15 @@ class Observing:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._process = secrets.token_hex(6).encode()
+        self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         given = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"")
         fits = _REQUEST_ID.fullmatch(given)
-        exchange = Exchange(given if fits else secrets.token_hex(8).encode())
+        exchange = Exchange(given if fits else b"%b%08x" % (self._process, next(self._numbers)))
         scope[_KEY] = exchange
         scope["app"] = self  # so that Starlette raises what it refuses, and does not word it
 
@@ -78,7 +81,7 @@ class Observing:
             refusal = _refusal(error)
             exchange.outcome = refusal.error
             if isinstance(error, LabelportError) and refusal.status >= 500:
-                _complain(exchange, error)
+                complain(exchange, error)
             if exchange.status is not None:
                 raise  # half an answer is out: the server closes the connection
             await respond(scope, observed, refusal)
@@ -130,14 +133,14 @@ def _internal(error: Exception) -> Refusal:
     return Refusal(500, "internal_error", "The proxy failed; its log says why.")
 
 
-def _complain(exchange: Exchange, error: LabelportError) -> None:
-    """Say in the log what the answer does not."""
+def complain(exchange: Exchange, error: LabelportError, what: str = "") -> None:
+    """Count an error, and say in the log what the answer does not, after *what*."""
     exchange.error = type(error).__name__
     metrics.upstream_errors.labels(exchange.error).inc()
     fields = {"request_id": _id(exchange), "error": exchange.error}
     if isinstance(error, StoreError):
         fields["uri"] = error.uri
-    log.warning("%s", error, extra={"fields": fields})
+    log.warning("%s%s", what, error, extra={"fields": fields})
 
 
 def _record(scope: Scope, exchange: Exchange) -> None:

@@ -72,8 +72,13 @@ class Stores:
     async def get(self, storage: Storage) -> Opened:
         """The storage's store. Raises `ConfigurationError` where it cannot be opened."""
         found = self._opened.get(storage.id)
-        if found and found.storage == storage and time.monotonic() - found.at < _KEEP_SECONDS:
-            return found
+        if found and time.monotonic() - found.at < _KEEP_SECONDS:
+            # Mostly the very same one: comparing all its settings is not for every request.
+            if found.storage is storage:
+                return found
+            if found.storage == storage:
+                found.storage = storage
+                return found
         error = self._failed.get(storage)
         if error is not None:
             raise error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from labelport_proxy.refusing import Refusal, bad_request, unauthenticated
 from labelport_proxy.streaming import Watch, send_body
 
 _LONGEST_QUERY = 16 << 10  # characters: a key has 1,024 bytes, quoted and encoded in base64
+#: What `proxy_url` makes, which is read without looking for anything else in it.
+_USUAL_QUERY = re.compile(rb"fileuri=([A-Za-z0-9_-]{1,8192})")
 _MAX_ID = 2**63 - 1
 #: The headers that decide what of an object is answered.
 _ASKING = frozenset(name.encode() for name in (*conditions.PRECONDITIONS, "if-range", "range"))
@@ -96,6 +99,15 @@ class Resolve:
 
 
 def _wanted(query_string: bytes) -> _Wanted:
+    usual = _USUAL_QUERY.fullmatch(query_string)
+    query = {"fileuri": usual[1].decode()} if usual else _query(query_string)
+    try:
+        return _Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
+    except ValueError as error:
+        raise bad_request(f"{error}.") from None
+
+
+def _query(query_string: bytes) -> dict[str, str]:
     if len(query_string) > _LONGEST_QUERY:
         raise bad_request("The query is too long.")
     try:
@@ -105,10 +117,7 @@ def _wanted(query_string: bytes) -> _Wanted:
     query = dict(pairs)
     if len(query) < len(pairs) or "fileuri" not in query:
         raise bad_request("Send one fileuri: the base64url of an object's URI, or the URI quoted.")
-    try:
-        return _Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
-    except ValueError as error:
-        raise bad_request(f"{error}.") from None
+    return query
 
 
 async def _redirect(
@@ -235,7 +244,8 @@ class _Answer:
             await send({"type": "http.response.start", "status": status, "headers": headers})
             cut = await send_body(self._scope, receive, send, stream, stop - start, flow)
         if cut is not None:
-            self._exchange.outcome, self._exchange.error = "truncated", cut
+            self._exchange.outcome = "truncated"
+            self._exchange.error = self._exchange.error or cut
 
     def _described(self, meta: ObjectMeta) -> presenting.Headers:
         return [

@@ -8,7 +8,6 @@ What cannot be finished is never ended as if it were whole.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -18,9 +17,8 @@ from starlette.types import Receive, Scope, Send
 from labelport.errors import StoreError, StoreUnavailable
 from labelport.stores import ObjectStream
 from labelport_proxy import metrics
+from labelport_proxy.observing import complain, exchange_of
 from labelport_proxy.server import TRANSPORT
-
-log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.5
 
@@ -113,8 +111,7 @@ async def send_body(
         flow.task.uncancel()
     except StoreError as error:
         flow.cut = Cut.STORE_FAILED
-        metrics.upstream_errors.labels(type(error).__name__).inc()
-        log.warning("cut off after %d of %d bytes: %s", flow.sent, length, error)
+        complain(exchange_of(scope), error, f"cut off after {flow.sent} of {length} bytes: ")
     if flow.cut is not None:
         metrics.truncations.labels(flow.cut).inc()
         if transport is None:
