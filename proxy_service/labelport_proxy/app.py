@@ -6,15 +6,17 @@ import asyncio
 import gc
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.convertors import IntegerConvertor, register_url_convertor
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelport import connections
-from labelport.catalog import Catalog
-from labelport.model import Storage
+from labelport.catalog import Catalog, storages
+from labelport.model import Direction, Storage
 from labelport.stores import Store
 from labelport.stores._retrying import RetryPolicy
 from labelport.stores.transport import Transport
@@ -98,16 +100,13 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        watching = asyncio.create_task(watch.run())
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GC_THRESHOLD)
+        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(_warm_up(catalog, stores))]
         try:
             yield
         finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await stores.close()
             catalog.close()
 
@@ -124,12 +123,39 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     return Observing(Router(routes, redirect_slashes=False, lifespan=lifespan))
 
 
+class _Id(IntegerConvertor):
+    """An id. Not of any length: `int` gives up on thousands of digits."""
+
+    regex = "[0-9]{1,19}"
+
+
+register_url_convertor("id", _Id())
+
+
+async def _warm_up(catalog: Catalog, stores: Stores) -> None:
+    """Do what would make the first requests slow."""
+
+    def imports() -> list[Storage]:
+        with catalog.read() as connection:
+            found = storages.list_all(connection)
+        return [storage for storage in found if storage.direction is Direction.IMPORT]
+
+    try:
+        await stores.warm_up(await asyncio.to_thread(imports))
+    except SQLAlchemyError as error:
+        log.error("the catalog does not answer: %s", error)
+    # What is here now stays: no collection needs to look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
+
+
 def _resolve_routes(serving: Serving) -> list[Route]:
     routes = []
     for kind in ("tasks", "projects"):
         endpoint = _WithPreflight(Resolve(serving, kind), serving.cross_origin)
         for slash in ("/", ""):
-            path = f"/{kind}/{{number:int}}/resolve{slash}"
+            path = f"/{kind}/{{number:id}}/resolve{slash}"
             routes.append(Route(path, endpoint, methods=["GET", "HEAD", "OPTIONS"]))
     return routes
 
