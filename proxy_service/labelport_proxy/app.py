@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -74,8 +74,16 @@ def _open_store(settings: Settings, storage: Storage) -> Store:
         logs.configure(settings.log_level)
 
 
-def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -> ASGIApp:
-    """The application on an opened *catalog*, which it closes when it shuts down."""
+def create(
+    settings: Settings,
+    catalog: Catalog,
+    opener: Opener | None = None,
+    started: Callable[[], None] | None = None,
+) -> ASGIApp:
+    """The application on an opened *catalog*, which it closes when it shuts down.
+
+    :param started: called before the first request, with all libraries loaded
+    """
     opener = opener or partial(connections.open_store, transport=transport_of(settings))
     stores = Stores(opener)
     identities = Identities(
@@ -100,13 +108,15 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(watch.run()), asyncio.create_task(_warm_up(catalog, stores))]
+        await _warm_up(catalog, stores)
+        if started is not None:
+            started()
+        watching = asyncio.create_task(watch.run())
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await stores.close()
             catalog.close()
 

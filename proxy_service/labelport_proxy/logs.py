@@ -78,7 +78,13 @@ def configure(level: str) -> None:
     stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     handler = Lines(stream)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # Not by the root's handler alone: Airflow, when it is imported for a connection, takes that.
+    for name in ("labelport", "labelport_proxy", "uvicorn", None):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(level.upper())
     # uvicorn would write each request's query, which may be a signed link.
     logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("airflow", "alembic", "botocore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

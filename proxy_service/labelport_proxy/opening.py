@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -102,6 +103,12 @@ class Stores:
         self._retire(self._opened.get(storage.id))
         self._opened[storage.id] = opened
         return opened
+
+    async def warm_up(self, storages: Iterable[Storage]) -> None:
+        """Open one store of each scheme, for the libraries that this loads take seconds."""
+        for storage in {storage.scheme: storage for storage in storages}.values():
+            with suppress(ConfigurationError):  # which the log has, and a request will tell
+                await self.get(storage)
 
     def refused(self, opened: Opened) -> None:
         """Its credentials were refused: look the connection up again, if that was not just done."""
