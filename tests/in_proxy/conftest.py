@@ -65,6 +65,7 @@ class Site:
     """A running proxy, and the catalog as its operator sees it."""
 
     running: Running
+    url: str  #: the catalog's
     catalog: Catalog
     stores: dict[int, Callable[[], Store]]
 
@@ -83,7 +84,7 @@ def site(template: Path, folder: Path, **changes: Any) -> Iterator[Site]:
         Catalog(url) as catalog,
         proxy(Catalog(url), lambda storage: stores[storage.id](), **changes) as running,
     ):
-        yield Site(running, catalog, stores)
+        yield Site(running, url, catalog, stores)
 
 
 @pytest.fixture(scope="session")
