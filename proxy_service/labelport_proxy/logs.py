@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import re
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from typing import TextIO
 
 import msgspec
@@ -50,20 +52,31 @@ class Lines(logging.StreamHandler[TextIO]):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._write()
+            self.write()
         else:
             if self._due is None:
-                self._due = loop.call_later(_MOMENT_SECONDS, self._write)
+                self._due = loop.call_later(_MOMENT_SECONDS, self.write)
 
     def emit(self, record: logging.LogRecord) -> None:
         """A warning waits for nothing."""
         super().emit(record)
         if record.levelno >= logging.WARNING:
-            self._write()
+            self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write what waits."""
         self._due = None
         super().flush()
+
+
+@cache
+def _lines() -> Lines:
+    """The one handler of this process; what waits in it is written when the process ends."""
+    stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    handler = Lines(stream)
+    handler.setFormatter(JsonFormatter())
+    atexit.register(handler.write)
+    return handler
 
 
 def scrubbed(text: str) -> str:
@@ -75,11 +88,9 @@ def configure(level: str) -> None:
     """Send every log of this process to standard error, as JSON."""
     # What no line of ours shows, and each record would otherwise find out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    handler = Lines(stream)
-    handler.setFormatter(JsonFormatter())
+    handler = _lines()
     # Not by the root's handler alone: Airflow, when it is imported for a connection, takes that.
-    for name in ("labelport", "labelport_proxy", "uvicorn", None):
+    for name in ("labelport", "labelport_proxy", "uvicorn", "uvicorn.error", None):
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.propagate = False
