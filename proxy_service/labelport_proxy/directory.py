@@ -47,7 +47,8 @@ class Directory:
 
     def __init__(self, catalog: Catalog, seconds: float) -> None:
         self._catalog = catalog
-        self._seconds = seconds
+        # By half: a decision is made of what may have been learned so long before.
+        self._seconds = seconds / 2
         self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST)
         self._batches = Batches(self._decide_all, most=_BATCH)
         # Only `_decide_all` uses these, which runs once at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
@@ -405,25 +406,23 @@ REVOCATIONS: Mapping[str, tuple[Callable[[Revoking], object], int]] = {
     "user removed": (lambda r: in_catalog(r, users.remove, r.user.id), 401),
     "membership ended": (lambda r: in_catalog(r, users.leave, r.user.id, r.project_id), 404),
     "storage removed": (lambda r: in_catalog(r, storages.remove, r.storage_id), 404),
-    "storage moved": (lambda r: move_storage(r), 404),
+    "storage moved": (
+        lambda r: in_catalog(r, storages.update, r.storage_id, location="file://cats/elsewhere"),
+        404,
+    ),
     "task data changed": (lambda r: change_data(r), 403),
 }
 
 
-def in_catalog(r: Revoking, act: Callable[..., object], *arguments: object) -> None:
+def in_catalog(r: Revoking, act: Callable[..., object], *arguments: object, **more: object) -> None:
     with r.catalog.begin() as connection:
-        act(connection, *arguments)
+        act(connection, *arguments, **more)
 
 
 def revoke_token(r: Revoking) -> None:
     with r.catalog.begin() as connection:
         (token,) = tokens.list_of(connection, r.user.id)
         tokens.revoke(connection, token.id)
-
-
-def move_storage(r: Revoking) -> None:
-    with r.catalog.begin() as connection:
-        storages.update(connection, r.storage_id, location="file://cats/elsewhere")
 
 
 def change_data(r: Revoking) -> None:
@@ -462,6 +461,24 @@ def test_what_is_taken_away_is_gone_once_the_decision_is_forgotten(remembering, 
 
     assert ask() == status
     assert set(answers) <= {200, status}
+
+
+def test_other_objects_do_not_make_a_decision_last_longer(remembering):
+    """What was learned for one object serves the next one for the rest of its time only."""
+    seconds, given = remembering
+    in_catalog(given, storages.update, given.storage_id, serve_any_key=True)
+    uris = (f"file://cats/{number}.jpg" for number in itertools.count())
+
+    assert verdict(given.client.get("projects", given.project_id, next(uris))) == NO_OBJECT
+    in_catalog(given, users.leave, given.user.id, given.project_id)
+    until = time.monotonic() + seconds
+    asked = []
+    while time.monotonic() < until:
+        asked.append(next(uris))
+        given.client.get("projects", given.project_id, asked[-1])
+
+    for uri in reversed([*asked, next(uris)]):
+        assert verdict(given.client.get("projects", given.project_id, uri)) == NOT_FOUND
 
 
 def test_a_refusal_is_forgotten_as_soon(remembering):
