@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -12,6 +13,17 @@ from starlette.datastructures import Secret
 
 from labelport.errors import ConfigurationError
 from labelport.links import MIN_SECRET_LENGTH
+
+_MAX_PORT = 65535
+_LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
+_POSITIVE = (
+    *("buffer_size", "timeout", "max_range_size", "head_timeout", "workers", "session_seconds"),
+    *("shutdown_seconds", "keep_alive_seconds"),
+)
+_NOT_NEGATIVE = (
+    *("cache_timeout", "min_rate", "access_seconds", "requests_per_second", "streams_per_user"),
+    *("oidc_leeway", "socket_buffer"),
+)
 
 
 def _setting(variable: str, default: object, meaning: str, shown: str | None = None) -> Any:
@@ -170,9 +182,18 @@ class Settings:
                 "LABELPORT_PROXY_OIDC_ISSUER and LABELPORT_PROXY_OIDC_AUDIENCE go together: "
                 "without an audience, tokens made for other services would be accepted"
             )
-        for name in ("buffer_size", "timeout", "max_range_size", "head_timeout", "workers"):
-            if getattr(self, name) <= 0:
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < math.inf:
                 raise ConfigurationError(f"{variable_of(name)} must be more than 0")
+        for name in _NOT_NEGATIVE:
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(f"{variable_of(name)} must not be less than 0")
+        if not 0 <= self.port <= _MAX_PORT:
+            raise ConfigurationError(f"LABELPORT_PROXY_PORT must be at most {_MAX_PORT}")
+        if self.log_level not in _LOG_LEVELS:
+            raise ConfigurationError(
+                f"LABELPORT_PROXY_LOG_LEVEL={self.log_level!r}: use {', '.join(_LOG_LEVELS)}"
+            )
         for origin in self.allowed_origins:
             if origin == "*" or "://" not in origin or origin.count("/") != 2:
                 raise ConfigurationError(
