@@ -13,10 +13,10 @@ SECONDS = 24  #: how long sounds and films last
 # Noise, for what compresses well would be smaller than one range.
 _PICTURE = (
     *("-f", "lavfi", "-i", f"testsrc2=size=320x180:rate=15:duration={SECONDS}"),
-    *("-vf", "noise=alls=24:allf=t,format=yuv420p"),
+    *("-vf", "noise=alls=12:allf=t,format=yuv420p"),
 )
 _SOUND = ("-f", "lavfi", "-i", f"anoisesrc=colour=pink:duration={SECONDS}:sample_rate=44100")
-_H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "34", "-g", "15", "-c:a", "aac")
+_H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-crf", "36", "-g", "15", "-c:a", "aac")
 _VP8 = ("-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-b:v", "300k", "-g", "15")
 _STILL = ("-f", "lavfi", "-i", "color=red:size=32x24", "-frames:v", "1")
 
