@@ -10,7 +10,7 @@ from labelport_proxy.observing import exchange_of
 from labelport_proxy.presenting import Headers
 
 #: What scripts may see of an answer; a player needs them to seek.
-_EXPOSED = b"accept-ranges, content-length, content-range, etag, x-request-id"
+_EXPOSED = b"accept-ranges, content-length, content-range, etag, retry-after, x-request-id"
 _VARY = b"Cookie, Authorization, Origin"
 
 
@@ -22,11 +22,12 @@ class CrossOrigin:
 
     def headers(self, request: Mapping[bytes, bytes], *, is_link: bool) -> Headers:
         """What an answer says. Only signed links may be embedded by everybody."""
-        allowed = self._allowed(request)
+        allowed = self.readers(request)
         policy = b"cross-origin" if is_link or self._origins else b"same-origin"
         return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY), *allowed]
 
-    def _allowed(self, request: Mapping[bytes, bytes]) -> Headers:
+    def readers(self, request: Mapping[bytes, bytes]) -> Headers:
+        """What lets the scripts of the origin that asks read any answer, if it may."""
         origin = request.get(b"origin")
         if origin is None or origin not in self._origins:
             return []
@@ -39,7 +40,7 @@ class CrossOrigin:
     async def preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an OPTIONS request."""
         exchange_of(scope).outcome = "preflight"
-        allowed = self._allowed(dict(scope["headers"]))
+        allowed = self.readers(dict(scope["headers"]))
         headers = [(b"allow", b"GET, HEAD, OPTIONS"), (b"vary", b"Origin"), *allowed]
         if allowed:
             headers += [

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labelport.errors import LabelportError, StoreError
 from labelport_proxy import metrics
+from labelport_proxy.presenting import Headers
 from labelport_proxy.refusing import Refusal, refusal_of
 
 log = logging.getLogger("labelport_proxy.access")
@@ -30,7 +31,10 @@ _COUNTERS: dict[str, Counter] = {}
 class Exchange:
     """What is known of a request and its answer so far."""
 
-    __slots__ = ("begun", "bytes", "error", "first_byte", "outcome", "request_id", "status", "user")
+    __slots__ = (
+        *("begun", "bytes", "error", "first_byte", "outcome", "readers", "request_id", "status"),
+        "user",
+    )
 
     def __init__(self, request_id: bytes) -> None:
         self.begun = time.perf_counter()
@@ -41,6 +45,7 @@ class Exchange:
         self.error: str | None = None  #: the class of what a store did wrong, or why we cut off
         self.first_byte: float | None = None  #: seconds after the request
         self.bytes = 0  #: of the body
+        self.readers: Headers = []  #: which scripts of other origins may read a refusal
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -97,11 +102,12 @@ class Observing:
 
 async def respond(scope: Scope, send: Send, refusal: Refusal) -> None:
     """Answer with *refusal*, as JSON."""
+    exchange = exchange_of(scope)
     body = _encode(
         {
             "error": refusal.error,
             "detail": refusal.detail,
-            "request_id": _id(exchange_of(scope)),
+            "request_id": _id(exchange),
         }
     )
     headers = [
@@ -110,6 +116,7 @@ async def respond(scope: Scope, send: Send, refusal: Refusal) -> None:
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
         *((n.lower().encode(), v.encode("latin-1")) for n, v in refusal.headers.items()),
+        *exchange.readers,
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if _is_head(scope) else body})

@@ -66,6 +66,7 @@ class Resolve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         serving, exchange = self._serving, exchange_of(scope)
         headers = dict(scope["headers"])
+        exchange.readers = serving.cross_origin.readers(headers)
         number: int = scope["path_params"]["number"]
         wanted = _wanted(scope["query_string"])
         exchange.user = await self._user(headers, number, wanted)

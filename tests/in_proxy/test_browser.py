@@ -421,6 +421,28 @@ def test_only_scripts_of_allowed_origins_read_ranges(
     assert found == (read if allowed else "TypeError")
 
 
+def test_an_allowed_origin_reads_why_it_was_refused(
+    browser: Browser, origin: Origin, serve_file: Serve, folder: Path
+) -> None:
+    (folder / "ten.bin").write_bytes(b"0123456789")
+    task = serve_file(folder / "ten.bin", allowed_origins=(origin.url,))
+
+    found = browser.run(
+        origin,
+        f"""
+        const options = {{credentials: 'include', headers: {{Range: 'bytes=50-60'}}}};
+        const ask = async () => {{
+          const answer = await fetch('{task.at(origin.host)}', options);
+          return [answer.status, answer.headers.get('content-range')];
+        }};
+        const before = await ask();
+        await logIn('{task.labeler.secret}');
+        return [before, await ask()]""",
+    )
+
+    assert found == [[401, None], [416, "bytes */10"]]
+
+
 @pytest.mark.parametrize(
     "seconds, answers", [(0, [200, 304]), (60, [200])], ids=["revalidated", "kept"]
 )
