@@ -62,7 +62,7 @@ def transport_of(settings: Settings) -> Transport:
         retry=RetryPolicy(attempts=1),
         lean=True,
         chunk_bytes=settings.buffer_size,
-        receive_bytes=settings.socket_buffer,
+        receive_bytes=settings.socket_buffer // 2,  # stores are nearer than labelers
     )
 
 
@@ -115,6 +115,7 @@ def create(
         try:
             yield
         finally:
+            logs.hasten()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await stores.close()

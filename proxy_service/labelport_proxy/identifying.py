@@ -6,8 +6,9 @@ import asyncio
 import time
 from collections.abc import Mapping
 from hashlib import sha256
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
+
+from starlette.requests import cookie_parser
 
 from labelport import links, resolving
 from labelport.catalog import Catalog, tokens, users
@@ -134,10 +135,5 @@ class Identities:
 def session_secret(headers: Mapping[bytes, bytes]) -> str | None:
     """The secret in the session's cookie."""
     text = headers.get(b"cookie", b"").decode("latin-1")
-    if COOKIE not in text:
-        return None
-    try:
-        morsel = SimpleCookie(text).get(COOKIE)
-    except CookieError:
-        return None
-    return morsel.value if morsel else None
+    # Not the standard library's: its parser stops at the first cookie that it does not like.
+    return cookie_parser(text).get(COOKIE) if COOKIE in text else None

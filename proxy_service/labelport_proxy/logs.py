@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import re
 import sys
@@ -46,16 +45,18 @@ class Lines(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
         self._due: asyncio.TimerHandle | None = None
+        self.patient = True  #: whether lines may wait for more of them
 
     def flush(self) -> None:
         """Write soon; at once where no event loop runs."""
         try:
-            loop = asyncio.get_running_loop()
+            loop = asyncio.get_running_loop() if self.patient else None
         except RuntimeError:
+            loop = None
+        if loop is None:
             self.write()
-        else:
-            if self._due is None:
-                self._due = loop.call_later(_MOMENT_SECONDS, self.write)
+        elif self._due is None:
+            self._due = loop.call_later(_MOMENT_SECONDS, self.write)
 
     def emit(self, record: logging.LogRecord) -> None:
         """A warning waits for nothing."""
@@ -71,11 +72,10 @@ class Lines(logging.StreamHandler[TextIO]):
 
 @cache
 def _lines() -> Lines:
-    """The one handler of this process; what waits in it is written when the process ends."""
+    """The one handler of this process."""
     stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     handler = Lines(stream)
     handler.setFormatter(JsonFormatter())
-    atexit.register(handler.write)
     return handler
 
 
@@ -99,3 +99,10 @@ def configure(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     for chatty in ("airflow", "alembic", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def hasten() -> None:
+    """Write every line at once from now on: the process ends, perhaps by a signal."""
+    if _lines.cache_info().currsize:
+        _lines().patient = False
+        _lines().write()

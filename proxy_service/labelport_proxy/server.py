@@ -13,7 +13,7 @@ TRANSPORT = "labelport.transport"
 #: What the kernel may hold for one client, set before the server starts; 0: as it likes.
 socket_buffer = 0
 
-_WRITE_BUFFER = 64 << 10
+_WRITE_BUFFER = 16 << 10  # beside what the kernel holds
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
 
 

@@ -66,7 +66,7 @@ class Sessions:
             raise bad_request('Send Authorization: Bearer …, or {"token": "…"} as JSON.')
         try:
             body = msgspec.json.decode(await read_body(request, _MAX_BODY), type=_Body)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise bad_request('The body is not {"token": "…"}.') from None
         return await self.identities.of_token(body.token)
 
@@ -90,4 +90,4 @@ class Sessions:
 
     def _revoke(self, secret: str) -> None:
         with self.catalog.begin() as connection:
-            tokens.revoke_secret(connection, secret)
+            tokens.revoke_secret(connection, secret, TokenKind.SESSION)

@@ -18,11 +18,10 @@ _MAX_PORT = 65535
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _POSITIVE = (
     *("buffer_size", "timeout", "max_range_size", "head_timeout", "workers", "session_seconds"),
-    *("shutdown_seconds", "keep_alive_seconds"),
 )
 _NOT_NEGATIVE = (
     *("cache_timeout", "min_rate", "access_seconds", "requests_per_second", "streams_per_user"),
-    *("oidc_leeway", "socket_buffer"),
+    *("oidc_leeway", "socket_buffer", "shutdown_seconds", "keep_alive_seconds"),
 )
 
 
@@ -149,7 +148,7 @@ class Settings:
     socket_buffer: int = _setting(
         "LABELPORT_PROXY_SOCKET_BUFFER",
         128 * 1024,
-        "what the kernel may hold for a connection, each way; 0: as it likes",
+        "what the kernel is asked to hold for a client, and half of it for a store; 0: as it likes",
         "128*1024",
     )
 
