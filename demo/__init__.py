@@ -1,6 +1,6 @@
 """The demonstration: a bucket becomes labeling tasks, and annotations become objects.
 
-All of it through Airflow, on this machine.
+All of it through Airflow, on this machine; and the storage proxy serves the media.
 
 media        pictures and sounds that Python packages bring along, and their licences
 task_files   task files in every shape, about those media
@@ -12,6 +12,8 @@ catalog      the project and its storages
 importing    the import of both
 annotating   what people would do in a labeling program
 exporting    the export of that, by hand and within seconds of each change
+proxy        the storage proxy, beside Airflow
+serving      who gets what from it, and who does not
 following    dag runs, watched to their end
 screen       what a person sees
 processes    child processes that end with the demonstration

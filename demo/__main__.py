@@ -1,4 +1,4 @@
-"""``python -m demo``: import a bucket, annotate, export to another one, and stop everything.
+"""``python -m demo``: import a bucket, annotate, export to another one, serve the media, and stop.
 
 With ``--stay`` everything keeps running until Ctrl-C, for looking around.
 """
@@ -15,11 +15,13 @@ from pathlib import Path
 from demo import annotating, bucket, catalog, home, logs, media, screen, standalone, weed
 from demo.exporting import export_all
 from demo.importing import import_all
+from demo.proxy import storage_proxy
 from demo.screen import console, say
+from demo.serving import serve_all
 
 
 def main() -> int:
-    """The exit status: 0 when all was imported and exported."""
+    """The exit status: 0 when all was imported, exported and served."""
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
     parser.add_argument("--stay", action="store_true", help="keep running until Ctrl-C")
     parser.add_argument(
@@ -64,9 +66,14 @@ def _run(folder: Path, stay: bool) -> int:
         made = annotating.annotate(opened, storages.media)
         say(f"two people made {made} annotations, beside those that came with the task files")
         export_all(opened, airflow, server, storages.exports)
+        proxy = stack.enter_context(storage_proxy(folder, server))
+        say(f"storage proxy at {proxy.url}")
+        link = serve_all(opened, proxy, storages.files)
         say(f"from nothing to here in {time.monotonic() - begun:.0f} s")
         if stay:
-            screen.show_places(url, server, folder)
+            screen.show_places(url, proxy.url, server, folder)
+            screen.show_link(link)
+            say("Ctrl-C stops everything")
             signal.pause()
     say("everything stopped")
     screen.show_next(folder)

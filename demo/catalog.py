@@ -26,7 +26,7 @@ def url(home: Path) -> str:
 
 
 class Storages(NamedTuple):
-    """The project's storages."""
+    """The project's storages that are synced."""
 
     media: Storage
     files: Storage
@@ -34,7 +34,10 @@ class Storages(NamedTuple):
 
 
 def make(home: Path) -> tuple[Catalog, Storages]:
-    """A new catalog with a project: it imports media and task files, and exports annotations."""
+    """A new catalog with a project: it imports media and task files, and exports annotations.
+
+    One more storage only answers for the sounds.
+    """
     catalog = Catalog(url(home))
     upgrade(catalog)
     with catalog.begin() as connection:
@@ -56,6 +59,16 @@ def make(home: Path) -> tuple[Catalog, Storages]:
             f"s3://{BUCKET}/tasks",
             conn_id=CONN_ID,
             description="JSON and JSONL objects hold the tasks",
+        )
+        storages.add(
+            connection,
+            project.id,
+            "sounds",
+            f"s3://{BUCKET}/media/sounds",
+            conn_id=CONN_ID,
+            presign=False,
+            synchronizable=False,
+            description="the proxy streams sounds, and redirects to all else",
         )
         exports = storages.add(
             connection,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
@@ -17,6 +19,9 @@ from demo.catalog import Followed
 from demo.weed import S3Server
 from labelport.catalog.ledger import LedgerCounts
 from labelport.model import ExportLink, Problem, Status
+
+if TYPE_CHECKING:
+    from demo.serving import Visit
 
 console = Console(highlight=False)
 
@@ -96,6 +101,26 @@ def show_ledger(rows: Sequence[ExportLink], counts: LedgerCounts) -> None:
     )
 
 
+def show_data(task_id: int, data: object, resolved: object) -> None:
+    """A task's data before and after its URIs lead to the proxy."""
+    say(f"task {task_id} refers to its media by URIs, and a labeling program gets URLs:")
+    for each in (data, resolved):
+        console.print(f"    {json.dumps(each)}", markup=False, soft_wrap=True)
+
+
+def show_visits(visits: Iterable[Visit]) -> None:
+    """Who asked the proxy for what, and what came of it."""
+    view = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    view.add_column("who")
+    view.add_column("asks for")
+    view.add_column("status")
+    view.add_column("gets", overflow="fold")
+    for each in visits:
+        style = "green" if each.status < 400 else "yellow"
+        view.add_row(each.who, each.what, f"[{style}]{each.status}[/]", escape(each.came))
+    console.print(view)
+
+
 def show_failure(message: str, details: Iterable[str] = ()) -> None:
     """What went wrong, and what the logs say of it."""
     for detail in details:
@@ -103,17 +128,23 @@ def show_failure(message: str, details: Iterable[str] = ()) -> None:
     console.print(f"[red]The demonstration failed:[/] {escape(message)}", soft_wrap=True)
 
 
-def show_places(url: str, server: S3Server, home: Path) -> None:
+def show_places(url: str, proxy: str, server: S3Server, home: Path) -> None:
     """Where everything is while it runs."""
     view = Table.grid(padding=(0, 2))
     view.add_row("Airflow", f"{url}  (everybody on this machine is admin)")
+    view.add_row("storage proxy", proxy)
     view.add_row("S3", server.endpoint)
     view.add_row("  access key", server.access_key_id)
     view.add_row("  secret key", server.secret_access_key)
     view.add_row("catalog", catalog.url(home))
     view.add_row("logs", str(home))
     console.print(view)
-    say("Ctrl-C stops everything")
+
+
+def show_link(link: str) -> None:
+    """How to see a picture."""
+    say("open this in a browser: a picture, for whoever holds the link, until tomorrow")
+    console.print(link, markup=False, soft_wrap=True)
 
 
 def show_next(home: Path) -> None:
@@ -123,4 +154,5 @@ def show_next(home: Path) -> None:
     console.print("  .venv/bin/labelport storages list")
     console.print("  .venv/bin/labelport errors task-files")
     console.print("  .venv/bin/labelport tasks list")
+    console.print("  .venv/bin/labelport tasks show 1 --proxy-url http://127.0.0.1:8090")
     console.print("  .venv/bin/labelport ledger exports")

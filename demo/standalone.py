@@ -25,11 +25,7 @@ def airflow(home: Path, server: S3Server) -> Iterator[tuple[str, rest.Airflow]]:
     """Start Airflow, ready to import from *server* and to export to it; its URL and a client."""
     port, worker_logs, triggerer_logs = free_ports(3)
     url = f"http://127.0.0.1:{port}"
-    env = _environment() | _settings(home, port, worker_logs, triggerer_logs)
-    env |= {
-        "LABELPORT_CATALOG_URL": catalog.url(home),
-        f"AIRFLOW_CONN_{catalog.CONN_ID.upper()}": _connection(server),
-    }
+    env = environment(home, server) | _settings(home, port, worker_logs, triggerer_logs)
     with (
         rest.connect(url) as client,
         process(
@@ -45,13 +41,17 @@ def airflow(home: Path, server: S3Server) -> Iterator[tuple[str, rest.Airflow]]:
         yield url, client
 
 
-def _environment() -> dict[str, str]:
-    """Ours, without what would lead this Airflow to another one's settings."""
+def environment(home: Path, server: S3Server) -> dict[str, str]:
+    """Ours, without what would lead to another Airflow's settings, but with where all is here."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     # Airflow starts its own parts by the name `airflow`.
     env["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), env.get("PATH", os.defpath)])
     env["NO_PROXY"] = env["no_proxy"] = "127.0.0.1,localhost"
-    return env
+    return env | {
+        "AIRFLOW_HOME": str(home / "airflow"),
+        "LABELPORT_CATALOG_URL": catalog.url(home),
+        f"AIRFLOW_CONN_{catalog.CONN_ID.upper()}": _connection(server),
+    }
 
 
 def _settings(home: Path, port: int, worker_logs: int, triggerer_logs: int) -> dict[str, str]:
@@ -70,9 +70,7 @@ def _settings(home: Path, port: int, worker_logs: int, triggerer_logs: int) -> d
         "LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
         "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",  # the default holds short tasks up for 5 s
     }
-    return {"AIRFLOW_HOME": str(home / "airflow")} | {
-        f"AIRFLOW__{name}": value for name, value in settings.items()
-    }
+    return {f"AIRFLOW__{name}": value for name, value in settings.items()}
 
 
 def _connection(server: S3Server) -> str:

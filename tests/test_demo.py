@@ -14,9 +14,19 @@ from demo.home import occupied
 
 ROOT = Path(__file__).parent.parent
 
+#: Who asked the proxy for what, and what came of it.
+SERVED = (
+    r"member +a picture +303 +791,555 bytes from the S3 server,\s+image/png",
+    r"member +a sound +200 +12,562 bytes from the proxy,\s+audio/",
+    r"member +the end of the sound +206 +bytes 11562-12561/12562",
+    r"member +a text beside it +403 +forbidden: ",
+    r"stranger +the picture +404 +not_found: ",
+    r"signed link +a picture +303 +791,555 bytes from the S3 server,\s+image/png",
+)
+
 
 @pytest.mark.timeout(600)
-def test_the_demonstration_imports_and_exports_and_stops_everything(tmp_path):
+def test_the_demonstration_imports_exports_and_serves_and_stops_everything(tmp_path):
     with demonstration(tmp_path) as running:
         output, _ = running.communicate(timeout=580)
 
@@ -31,6 +41,9 @@ def test_the_demonstration_imports_and_exports_and_stops_everything(tmp_path):
     assert "3" not in rows
     assert "34 exported, 0 failed, 0 deleted" in output
     assert "the same 34 objects" in output
+    assert re.search(r"\"s3://\S+/boom\.wav\".+\n +.+\"http://\S+/resolve/\?fileuri=\S+\"", output)
+    for served in SERVED:
+        assert re.search(served, output), served
     assert "CC0" in output and "LGPL" in output
     assert left_behind(tmp_path) == []
 
