@@ -88,10 +88,12 @@ def revoke(connection: sa.Connection, token_id: int) -> None:
         raise NotFound(f"there is no token {token_id}; see: labelport tokens list")
 
 
-def revoke_secret(connection: sa.Connection, secret: str) -> bool:
-    """Forget the token of this *secret*; whether there was one."""
-    done = connection.execute(rows.delete().where(rows.c.digest == _digest(secret)))
-    return done.rowcount > 0
+def revoke_secret(connection: sa.Connection, secret: str, kind: TokenKind | None = None) -> bool:
+    """Forget the token of this *secret*, of this *kind* if given; whether there was one."""
+    which = rows.c.digest == _digest(secret)
+    if kind is not None:
+        which &= rows.c.kind == kind
+    return connection.execute(rows.delete().where(which)).rowcount > 0
 
 
 def touch(connection: sa.Connection, token_id: int) -> None:
