@@ -93,9 +93,7 @@ Serve = Callable[..., Task]
 
 
 @pytest.fixture
-def serve(
-    sqlite_template: Path, tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Serve]:
+def serve(sqlite_template: Path, tmp_path: Path, origin: Origin) -> Iterator[Serve]:
     """Starts a proxy behind the origin, for one object of a store."""
 
     def serve(location: str, key: str, opener: Callable[[Storage], Store], **settings: Any) -> Task:
@@ -190,7 +188,7 @@ class SlowStore(LocalStore):
     """Files that come at about 210 KB/s."""
 
     @asynccontextmanager
-    async def open(  # type: ignore[override]
+    async def open(
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
     ) -> AsyncIterator[ObjectStream]:
         async with super().open(key, byte_range, etag=etag) as stream:
