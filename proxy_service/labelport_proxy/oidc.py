@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -34,13 +35,21 @@ class Issuer:
     """Verifies the tokens of one issuer for one audience."""
 
     def __init__(
-        self, issuer: str, audience: str, *, jwks_url: str, email_claim: str, leeway: float
+        self,
+        issuer: str,
+        audience: str,
+        *,
+        jwks_url: str,
+        email_claim: str,
+        leeway: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._issuer = issuer
         self._audience = audience
         self._jwks_url = jwks_url
         self._email_claim = email_claim
         self._leeway = leeway
+        self._clock = clock
         self._keys: dict[str | None, jwt.PyJWK] = {}
         self._fetched_at = float("-inf")
         self._tried_at = float("-inf")
@@ -63,12 +72,14 @@ class Issuer:
             email = claims.get(self._email_claim)
         except jwt.InvalidTokenError as error:
             raise unauthenticated(f"The JWT is not accepted: {error}.") from None
-        if not isinstance(email, str) or claims.get("email_verified", True) is False:
+        # Some issuers write their booleans as text.
+        verified = claims.get("email_verified", True) in (True, "true")
+        if not isinstance(email, str) or not verified:
             raise unauthenticated(f"The JWT has no verified {self._email_claim}.")
         return Claims(email, float(claims["exp"]))
 
     async def _key(self, kid: str | None) -> jwt.PyJWK:
-        now = time.monotonic()
+        now = self._clock()
         if kid not in self._keys or now - self._fetched_at > _KEYS_SECONDS:
             await self._fetch()
         if kid in self._keys:
@@ -78,22 +89,23 @@ class Issuer:
         raise jwt.InvalidTokenError("its key is not the issuer's")
 
     async def _fetch(self) -> None:
-        """Learn the issuer's keys; what was known stays when it does not answer."""
+        """Ask for the issuer's keys, unless that was just done. Raises `Refusal` without any."""
         async with self._lock:
-            if time.monotonic() - self._tried_at < _RETRY_SECONDS:
-                return
-            self._tried_at = time.monotonic()
-            try:
-                keys = jwt.PyJWKSet.from_dict(await self._published())
-            except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
-                log.error("the keys of %s cannot be read: %s", self._issuer, error)
-                if not self._keys:
-                    raise Refusal(
-                        503, "issuer_unavailable", "The issuer of the token does not answer."
-                    ) from None
-                return
-            self._keys = {key.key_id: key for key in keys.keys}
-            self._fetched_at = time.monotonic()
+            if self._clock() - self._tried_at >= _RETRY_SECONDS:
+                self._tried_at = self._clock()
+                await self._learn()
+        if not self._keys:
+            raise Refusal(503, "issuer_unavailable", "The issuer of the token does not answer.")
+
+    async def _learn(self) -> None:
+        """Learn the issuer's keys; what was known stays when it does not answer."""
+        try:
+            keys = jwt.PyJWKSet.from_dict(await self._published())
+        except (aiohttp.ClientError, TimeoutError, ValueError, jwt.PyJWTError) as error:
+            log.error("the keys of %s cannot be read: %s", self._issuer, error)
+            return
+        self._keys = {key.key_id: key for key in keys.keys}
+        self._fetched_at = self._clock()
 
     async def _published(self) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=_FETCH_SECONDS)
