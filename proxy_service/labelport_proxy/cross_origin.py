@@ -23,7 +23,9 @@ class CrossOrigin:
     def headers(self, request: Mapping[bytes, bytes], *, is_link: bool) -> Headers:
         """What an answer says. Only signed links may be embedded by everybody."""
         allowed = self.readers(request)
-        policy = b"cross-origin" if is_link or self._origins else b"same-origin"
+        # The cookie is not sent to us from other sites; from other hosts of this one it is.
+        own = b"same-site" if self._origins else b"same-origin"
+        policy = b"cross-origin" if is_link else own
         return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY), *allowed]
 
     def readers(self, request: Mapping[bytes, bytes]) -> Headers:

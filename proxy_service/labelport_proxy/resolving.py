@@ -69,33 +69,36 @@ class Resolve:
         exchange.readers = serving.cross_origin.readers(headers)
         number: int = scope["path_params"]["number"]
         wanted = _wanted(scope["query_string"])
-        exchange.user = await self._user(headers, number, wanted)
-        serving.limits.count(exchange.user)
+        user_id, is_link = await self._asking(headers, number, wanted)
+        exchange.user = user_id
+        serving.limits.count(user_id)
         if not 0 < number <= _MAX_ID:
             raise Refusal(404, "not_found", f"There is no such {self._kind.removesuffix('s')}.")
-        grant = await serving.directory.grant(
-            Request(exchange.user, self._kind, number, wanted.uri)
-        )
+        grant = await serving.directory.grant(Request(user_id, self._kind, number, wanted.uri))
         opened = await serving.stores.get(grant.storage)
-        shared = serving.cross_origin.headers(headers, is_link=wanted.link is not None)
+        shared = serving.cross_origin.headers(headers, is_link=is_link)
         # What is signed is a GET: a HEAD would be refused where it leads.
         redirects = grant.storage.presign and opened.store.signs and scope["method"] == "GET"
         try:
             if redirects:
                 await _redirect(opened, grant, shared, exchange, send)
             else:
-                with serving.limits.stream(exchange.user):
+                with serving.limits.stream(user_id):
                     await _Answer(serving, opened, grant, shared, scope).give(receive, send)
         except AccessDenied:
             serving.stores.refused(opened)
             raise
 
-    async def _user(self, headers: Mapping[bytes, bytes], number: int, wanted: _Wanted) -> int:
-        user = await self._serving.identities.of_headers(headers)
+    async def _asking(
+        self, headers: Mapping[bytes, bytes], number: int, wanted: _Wanted
+    ) -> tuple[int, bool]:
+        """The id of the user who asks, and whether a signed link is all that says so."""
+        identities = self._serving.identities
+        user = await identities.of_headers(headers)
         if user is not None:
-            return user.id
+            return user.id, False
         if wanted.link is not None:
-            return self._serving.identities.of_link(wanted.link, self._kind, number, wanted.uri)
+            return identities.of_link(wanted.link, self._kind, number, wanted.uri), True
         raise unauthenticated()
 
 
@@ -240,9 +243,9 @@ class _Answer:
             headers.append((b"content-range", content_range))
         headers.append((b"content-length", str(stop - start).encode()))
         self._exchange.outcome = "partial" if ranged else "full"
+        status = 206 if ranged else 200
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         with self._serving.watch.flow(timed=ranged) as flow:
-            status = 206 if ranged else 200
-            await send({"type": "http.response.start", "status": status, "headers": headers})
             cut = await send_body(self._scope, receive, send, stream, stop - start, flow)
         if cut is not None:
             self._exchange.outcome = "truncated"
