@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from labelport.formats import webhooks
 from labelport_proxy import __version__
 from labelport_proxy.identifying import COOKIE
 from labelport_proxy.observing import exchange_of
@@ -31,6 +33,19 @@ _MEANINGS = {
 }
 
 
+def _header(description: str, pattern: str = "", *, required: bool = True) -> _Json:
+    schema = {"type": "string", **({"pattern": pattern} if pattern else {})}
+    return {"description": description, "required": required, "schema": schema}
+
+
+#: What the answers of a status always say, wherever they come from.
+_HEADERS = {
+    401: {"WWW-Authenticate": _header("how to log in")},
+    416: {"Content-Range": _header("the object's size", r"^bytes \*/\d+$")},
+    429: {"Retry-After": _header("seconds", r"^[1-9]\d*$")},
+}
+
+
 async def document(request: Request) -> Response:
     """``/openapi.json``."""
     exchange_of(request.scope).outcome = "openapi"
@@ -42,6 +57,7 @@ def _refusals(*statuses: int) -> _Json:
     return {
         str(status): {
             "description": _MEANINGS[status],
+            "headers": _HEADERS.get(status, {}),
             "content": {"application/json": {"schema": schema}},
         }
         for status in statuses
@@ -89,15 +105,23 @@ def _resolve(what: str) -> _Json:
         ),
     ]
     body = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    etag = {"ETag": _header("the user's own, of this version", r'^"[^"]+"$', required=False)}
+    told = {**etag, "Accept-Ranges": _header("of bytes", "^bytes$")}
+    part = _header("which bytes these are, of how many", r"^bytes \d+-\d+/\d+$")
+    location = {"Location": _header("a signed URL", "^https?://")}
     answers: _Json = {
-        "200": {"description": "The whole object.", "content": body},
-        "206": {"description": "A part of it, of limited size.", "content": body},
-        "303": {"description": "It is at Location, a signed URL."},
-        "304": {"description": "The copy at hand is still good."},
+        "200": {"description": "The whole object.", "headers": told, "content": body},
+        "206": {
+            "description": "A part of it, of limited size.",
+            "headers": {**told, "Content-Range": part},
+            "content": body,
+        },
+        "303": {"description": "It is at Location.", "headers": location},
+        "304": {"description": "The copy at hand is still good.", "headers": etag},
         **_refusals(400, 401, 403, 404, 412, 416, 429, 500, 502, 503, 504),
     }
     bare = {
-        status: {"description": answer["description"]}
+        status: {name: value for name, value in answer.items() if name != "content"}
         for status, answer in answers.items()
         if status not in ("206", "303", "416")
     }
@@ -184,15 +208,59 @@ def _told(summary: str, media: str, *refusals: int) -> _Json:
     }
 
 
-_ANNOTATION: _Json = {
-    "type": "object",
-    "properties": {
-        "id": {"type": "integer"},
-        "result": {"type": "array"},
-        "task": {"type": "integer"},
-        "updated_at": {"type": "string"},
+_TASK_ID: _Json = {"type": ["integer", "null"], "minimum": 1, "maximum": _MAX_ID}
+_NAMED: _Json = {
+    "id": {
+        "description": "the tool's own",
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": _MAX_ID},
+            {"type": "string", "minLength": 1, "maxLength": 200},
+        ],
     },
-    "required": ["id"],
+    "task": _TASK_ID,
+}
+
+
+def _object(properties: _Json, *required: str) -> _Json:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def _one_or_many(schema: _Json) -> _Json:
+    return {"anyOf": [schema, {"type": "array", "items": schema}, {"type": "null"}]}
+
+
+def _event(actions: Sequence[str], annotation: _Json, **more: _Json) -> _Json:
+    many = _one_or_many(annotation)
+    properties = {"action": {"enum": list(actions)}, "annotation": many, "annotations": many}
+    either = [{"required": ["annotation"]}, {"required": ["annotations"]}]
+    return {**_object(properties | more, "action"), "anyOf": either}
+
+
+_EVENT: _Json = {
+    "description": (
+        "As labeling tools send it; what is not known here is ignored. An annotation belongs to "
+        "the task that labelport_task in its task's meta names, else to the one of its task's id."
+    ),
+    "oneOf": [
+        _event(
+            webhooks.SAVED,
+            _object({**_NAMED, "result": {"type": "array"}}, "id", "result"),
+            task=_one_or_many(_object({"id": _TASK_ID, "meta": {}})),
+        ),
+        _event(webhooks.DELETED, _object(_NAMED, "id")),
+        {
+            "description": "of something else: ignored",
+            **_object(
+                {
+                    "action": {
+                        "type": "string",
+                        "not": {"enum": [*webhooks.SAVED, *webhooks.DELETED]},
+                    }
+                },
+                "action",
+            ),
+        },
+    ],
 }
 
 DOCUMENT: _Json = {
@@ -229,18 +297,7 @@ DOCUMENT: _Json = {
                 },
                 "required": ["error", "detail", "request_id"],
             },
-            "Event": {
-                "type": "object",
-                "description": "As labeling tools send it; what is not known is ignored.",
-                "properties": {
-                    "action": {"type": "string"},
-                    "annotation": _ANNOTATION,
-                    "annotations": {"type": "array", "items": _ANNOTATION},
-                    "task": {"type": "object"},
-                    "project": {"type": "object"},
-                },
-                "required": ["action"],
-            },
+            "Event": _EVENT,
         },
     },
 }

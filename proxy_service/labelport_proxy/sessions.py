@@ -32,6 +32,10 @@ class Sessions:
     seconds: int  #: how long one lives
     secure: bool  #: whether browsers send the cookie over HTTPS only
 
+    async def session(self, request: Request) -> Response:
+        """Begin one, or end it."""
+        return await (self.begin(request) if request.method == "POST" else self.end(request))
+
     async def begin(self, request: Request) -> Response:
         """``POST``: log in by an ``Authorization`` header, or by ``{"token": "…"}``.
 

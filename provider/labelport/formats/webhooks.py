@@ -12,8 +12,8 @@ from labelport.errors import FormatError
 from labelport.formats import refusing, shapes
 from labelport.model import AnnotationRow
 
-_SAVED = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED")
-_DELETED = ("ANNOTATION_DELETED", "ANNOTATIONS_DELETED")
+SAVED = ("ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_UPDATED")
+DELETED = ("ANNOTATION_DELETED", "ANNOTATIONS_DELETED")
 _REMEDY = (
     'Send {"action": "ANNOTATION_CREATED", "annotation": {"id": …, "task": …, "result": […]}}, '
     "with the payload and not the action alone"
@@ -89,14 +89,14 @@ def read_event(body: bytes) -> Event | None:
 
 
 def _event(body: _Body) -> Event | None:
-    if body.action not in _SAVED + _DELETED:
+    if body.action not in SAVED + DELETED:
         return None
     found = _each(body.annotation) + _each(body.annotations)
     if not found:
         raise FormatError(f"{body.action} without annotation", _REMEDY)
     for annotation in found:
         refusing.refuse(bytes(annotation))
-    if body.action in _DELETED:
+    if body.action in DELETED:
         return Event(deleted=[str(_NAMED.decode(annotation).id) for annotation in found])
     if len(found) > _MOST_ANNOTATIONS:
         raise FormatError(f"more than {_MOST_ANNOTATIONS:,} annotations", "Send several events")
