@@ -13,6 +13,9 @@ TRANSPORT = "labelport.transport"
 #: What the kernel may hold for one client, set before the server starts; 0: as it likes.
 socket_buffer = 0
 
+#: How long what was written may wait for a client that takes none of it, set likewise.
+stall_seconds = 10.0
+
 _WRITE_BUFFER = 16 << 10  # beside what the kernel holds
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
 
@@ -21,10 +24,13 @@ class Protocol(HttpToolsProtocol):
     """One client's connection.
 
     A server that only closes connections waits for the client to read first: one that never does
-    would be kept for ever. So the application is given the transport, to abort.
+    would be kept for ever. So the application is given the transport, to abort; and what nobody
+    streams any more, or waits to be sent behind what is not read, is looked after here.
     """
 
     _deadline: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None  #: at whether the client has taken something
+    _moves = 0  #: the buffer has been filled or emptied so often
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -36,7 +42,15 @@ class Protocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._have_head()
+        if self._look is not None:
+            self._look.cancel()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # uvicorn's timer of idle connections ends with any byte, even if no request comes of it.
+        if not self._busy and self.timeout_keep_alive_task is None:
+            self._await_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -47,11 +61,48 @@ class Protocol(HttpToolsProtocol):
         self._have_head()
         super().on_headers_complete()
 
+    @property
+    def _busy(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _await_head(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(_HEAD_SECONDS, self.transport.abort)
+            self._deadline = self.loop.call_later(_HEAD_SECONDS, self._miss_head)
 
     def _have_head(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _miss_head(self) -> None:
+        self._deadline = None
+        if self._busy:
+            self._await_head()  # it is not read while the answer before it is under way
+        else:
+            self.transport.abort()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._moves += 1
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._await_reader()
+
+    def _await_reader(self) -> None:
+        """Look again later. Until then nothing is written, or `_moves` tells of it."""
+        self._moves += 1
+        waiting = self.transport.get_write_buffer_size()
+        if waiting and self._look is None:
+            self._look = self.loop.call_later(stall_seconds, self._look_at, waiting, self._moves)
+
+    def _look_at(self, waiting: int, moves: int) -> None:
+        self._look = None
+        if (waiting, moves) == (self.transport.get_write_buffer_size(), self._moves):
+            self.transport.abort()
+        elif self.flow.write_paused or not self._busy:
+            self._await_reader()

@@ -31,6 +31,7 @@ class Cut(StrEnum):
     TOO_SLOW = "too_slow"  #: a whole answer crawled
     STORE_FAILED = "store_failed"
     CLIENT_LEFT = "client_left"
+    SHUTDOWN = "shutdown"  #: the server has no more time
 
 
 class Flow:
@@ -106,8 +107,7 @@ async def send_body(
     try:
         await _pump(send, stream, length, flow, left)
     except asyncio.CancelledError:
-        if flow.cut is None:
-            raise
+        flow.cut = flow.cut or Cut.SHUTDOWN
         flow.task.uncancel()
     except StoreError as error:
         flow.cut = Cut.STORE_FAILED
