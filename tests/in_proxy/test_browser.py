@@ -461,9 +461,10 @@ def test_a_picture_is_sent_once(
     assert [answer.status for answer in origin.passed[1:]] == answers
 
 
-def test_who_has_logged_out_sees_nothing_that_was_kept(
+def test_what_was_kept_is_for_the_same_session_only(
     browser: Browser, origin: Origin, serve_file: Serve, media: Path
 ) -> None:
+    """By Vary. (Pictures that the browser still has in memory show without asking.)"""
     task = serve_file(media_files.make("still.png", media))
     browser.run(origin, f"await logIn('{task.labeler.secret}'); await shows('{task.path}')")
 
