@@ -38,7 +38,7 @@ from labelport_proxy.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
 
-_CONNECTIONS = 256  # idle ones that are kept, to each store
+_CONNECTIONS = 10_000  # to one store: what bounds streams is the limit of each user
 _GC_THRESHOLD = 50_000  # objects: requests make no cycles, so looking for them can wait
 
 
@@ -47,6 +47,7 @@ def from_environment() -> ASGIApp:
     settings = Settings.from_environment()
     logs.configure(settings.log_level)
     server.socket_buffer = settings.socket_buffer
+    server.stall_seconds = settings.timeout + 1  # after the watch, which can tell why
     url = str(settings.catalog_url)
     catalog = Catalog(url) if url else connections.open_catalog()
     return create(settings, catalog, partial(_open_store, settings))
@@ -126,8 +127,7 @@ def create(
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/metrics", health.metrics),
-        Route("/session", sessions.begin, methods=["POST"]),
-        Route("/session", sessions.end, methods=["DELETE"]),
+        Route("/session", sessions.session, methods=["POST", "DELETE"]),
         Route("/webhooks/annotations", webhooks.annotations, methods=["POST"]),
         Route("/openapi.json", openapi.document),
     ]
