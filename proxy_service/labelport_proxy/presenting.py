@@ -20,7 +20,7 @@ _UNTOLD = ("", OCTETS, "binary/octet-stream", "application/x-www-form-urlencoded
 _TYPE = re.compile(
     r"([a-z0-9][a-z0-9!#$&^_.+-]{0,126}/[a-z0-9][a-z0-9!#$&^_.+-]{0,126})"
     r"(?:[ \t]*;[ \t]*charset=\"?([a-z0-9_.:-]{1,40})\"?)?(?:[ \t]*;.*)?",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
 #: What a page could load as code or style, whatever else it may be.
 _CODE = re.compile(r"script|css|wasm|flash|mhtml|multipart/|message/", re.IGNORECASE)
@@ -63,8 +63,9 @@ Headers = list[tuple[bytes, bytes]]
 
 
 def guessed_type(key: str) -> str | None:
-    """The content type that *key*'s ending stands for."""
-    return _TYPES.guess_type(key.rpartition("/")[2], strict=False)[0]
+    """The content type that *key*'s ending stands for; None too for what is compressed."""
+    kind, encoding = _TYPES.guess_type(key.rpartition("/")[2], strict=False)
+    return None if encoding else kind
 
 
 def content_type(meta: ObjectMeta) -> str:
