@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,9 +13,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from conftest import OpenPlace, Place
+from conftest import OpenPlace, Place, Site
+from labelport.model import ObjectMeta
 from labelport.resolving import proxy_url
-from proxies import Answer
+from labelport.stores.memory import MemoryStore
+from proxies import Answer, project, storage
 
 BODY = bytes(number * 7 % 251 for number in range(3000))
 SIZE, CAP = len(BODY), 1000  # the cap is the proxy's, in `small_site`
@@ -377,3 +381,49 @@ def test_a_missing_object_has_no_conditions(place: Place) -> None:
         answer, _ = ask(place, "GET", "missing.bin", said)
 
         assert answer.status == 404
+
+
+class Restless(MemoryStore):
+    """Objects that are overwritten as soon as somebody has looked at them."""
+
+    changes = 0  #: how many more there will be
+
+    async def head(self, key: str) -> ObjectMeta:
+        meta = await super().head(key)
+        if self.changes:
+            self.changes -= 1
+            await self.put(key, b"%d changes are left" % self.changes * 9)
+        return meta
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "part"),
+    [
+        pytest.param([("Range", "bytes=-10")], 206, slice(-10, None), id="suffix"),
+        pytest.param([(INM, OTHER)], 200, slice(None), id="none-match"),
+        pytest.param([(INM, OTHER), ("Range", "bytes=5-9")], 206, slice(5, 10), id="range"),
+        pytest.param([(IR, OTHER), ("Range", "bytes=-10")], 200, slice(None), id="if-range"),
+    ],
+)
+def test_an_object_that_changes_under_a_request_is_served_as_it_is_then(
+    small_site: Site, headers: Sequence[tuple[str, str]], status: int, part: slice
+) -> None:
+    """Head, ETag and bytes are of one version; what never rests is a failure of the store."""
+    name = f"restless-{uuid.uuid4().hex[:8]}"
+    store = Restless(name)
+    project_id = project(small_site.catalog, name)
+    made = storage(small_site.catalog, project_id, name, f"memory://{name}", serve_any_key=True)
+    small_site.stores[made.id] = lambda: store
+    place = Place(made, small_site.member(project_id), lambda key, body: None)
+    asyncio.run(store.put("clip.bin", b"before"))
+
+    store.changes = 1
+    once, _ = ask(place, "GET", "clip.bin", headers)
+    store.changes = 9
+    always, _ = ask(place, "GET", "clip.bin", headers)
+
+    body = b"0 changes are left" * 9
+    assert (once.status, once.body) == (status, body[part])
+    assert once.headers["content-length"] == str(len(body[part]))
+    assert always.status == 502
+    assert b"object_changed" in always.body
