@@ -50,9 +50,10 @@ exit status:
   141  whoever read the output stopped reading
 
 environment:
-  LABELPORT_CATALOG_URL  the catalog, if --catalog does not say
-                         (default: sqlite:///labelport.db)
-  LABELPORT_LOCAL_ROOT   the folder that holds the buckets of file:// storages
+  LABELPORT_CATALOG_URL   the catalog, if --catalog does not say
+                          (default: sqlite:///labelport.db)
+  LABELPORT_LOCAL_ROOT    the folder that holds the buckets of file:// storages
+  LABELPORT_PROXY_SECRET  signs the links of tasks show --links-for; the proxy's own
 """
 
 

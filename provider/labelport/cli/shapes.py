@@ -20,7 +20,9 @@
 ``storages check``           an array of ``{"name", "ok", "detail", "remedy"}``
 ``sync``, ``export``         the storage, as its sync left it
 ``tasks list``               ``{"tasks": [task, …], "next": id or null}``; go on with ``--after``
-``tasks show``               a task with ``annotations`` and ``predictions``
+``tasks show``               a task with ``annotations`` and ``predictions``; with ``--proxy-url``
+                             also ``unresolved``, ``[uri, …]``, and ``ambiguous``,
+                             ``[{"uri", "storages": [name, …]}, …]``
 ``annotations import``       ``{"created": n, "updated": n, "deleted": n, "errors": [problem, …]}``
 ``annotations list``         ``{"annotations": [annotation, …], "next": id or null}``
 ``annotations show``         an annotation
