@@ -1,3 +1,3 @@
-"""The storage proxy: safe media for those who label. Its endpoints come with a later release."""
+"""The storage proxy: safe media for those who label."""
 
 __version__ = "0.1.0"
