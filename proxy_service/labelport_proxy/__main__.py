@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -41,6 +42,8 @@ def main() -> int:
     logs.configure(settings.log_level)
     # What Airflow says of connections does not come through our logs.
     os.environ.setdefault("AIRFLOW__LOGGING__JSON_LOGS", "True")
+    # uvicorn raises it once more when everything has ended well, which is no death by a signal.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with ExitStack() as stack:
         if settings.workers > 1:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="labelport-metrics-"))

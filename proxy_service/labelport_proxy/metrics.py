@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import (
     CollectorRegistry,
@@ -56,6 +58,25 @@ def exposed() -> bytes:
     """All of it in Prometheus's text format."""
     if SHARED_FOLDER not in os.environ:
         return generate_latest(_REGISTRY)
+    _forget_the_dead(Path(os.environ[SHARED_FOLDER]))
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """What a process had open ended with it, however it ended; what it counted stays."""
+    for path in folder.glob("gauge_live*_*.db"):
+        process = int(path.stem.rpartition("_")[2])
+        # Another worker may be at it, too.
+        with suppress(FileNotFoundError):
+            if not _lives(process):
+                multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True

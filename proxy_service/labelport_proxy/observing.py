@@ -10,6 +10,7 @@ import time
 
 import msgspec
 from prometheus_client import Counter
+from sqlalchemy import exc
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -22,6 +23,7 @@ log = logging.getLogger("labelport_proxy.access")
 
 _KEY = "labelport.exchange"
 _REQUEST_ID = re.compile(rb"[\w.:-]{8,128}", re.ASCII)
+_CATALOG_FAILED = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 _WORDS = {404: "not_found", 405: "method_not_allowed"}
 _encode = msgspec.json.Encoder().encode
 #: Looked up once: finding a label's child takes longer than counting.
@@ -91,11 +93,11 @@ class Observing:
                 raise  # half an answer is out: the server closes the connection
             await respond(scope, observed, refusal)
         except Exception as error:
-            exchange.outcome = "internal_error"
-            log.exception("internal error", extra={"fields": {"request_id": _id(exchange)}})
+            refusal = _unforeseen(exchange, error)
+            exchange.outcome = refusal.error
             if exchange.status is not None:
                 raise
-            await respond(scope, observed, _internal(error))
+            await respond(scope, observed, refusal)
         finally:
             _record(scope, exchange)
 
@@ -136,7 +138,14 @@ def _refusal(error: Refusal | LabelportError | HTTPException) -> Refusal:
     return Refusal(error.status_code, word, error.detail, error.headers)
 
 
-def _internal(error: Exception) -> Refusal:
+def _unforeseen(exchange: Exchange, error: Exception) -> Refusal:
+    """What the catalog's failure comes to, and our own; the log says why."""
+    extra = {"fields": {"request_id": _id(exchange)}}
+    if isinstance(error, _CATALOG_FAILED):
+        log.error("the catalog does not answer: %s", error, extra=extra)
+        after = {"Retry-After": "1"}
+        return Refusal(503, "catalog_unavailable", "The catalog does not answer.", after)
+    log.error("internal error", exc_info=error, extra=extra)
     return Refusal(500, "internal_error", "The proxy failed; its log says why.")
 
 
