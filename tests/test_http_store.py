@@ -16,6 +16,7 @@ import pytest
 
 from labelport.errors import (
     AccessDenied,
+    BucketNotFound,
     ConfigurationError,
     LabelportError,
     ObjectChanged,
@@ -25,7 +26,7 @@ from labelport.errors import (
     StoreTimeout,
     StoreUnavailable,
 )
-from labelport.model import ByteRange, KeyRange
+from labelport.model import ByteRange, KeyRange, ObjectMeta
 from labelport.stores._http import HttpStore, Transport
 from labelport.stores._retrying import RetryPolicy
 from labelport.stores.aws_credentials import (
@@ -309,6 +310,133 @@ def test_a_stream_that_gets_nowhere_ends(store_on: StoreOn) -> None:
                 await received(store)
 
             assert len(server.heard) == 4
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "after_seconds"),
+    [
+        (refusal(503, "SlowDown", Retry_After="7"), StoreBusy, 7),
+        (refusal(400, "SlowDown"), StoreBusy, None),
+        (reply(429), StoreBusy, None),
+        (reply(500), StoreUnavailable, None),
+        (reset, StoreUnavailable, None),
+        (stall, StoreTimeout, None),
+    ],
+    ids=["Retry-After", "SlowDown", "429", "500", "reset", "stall"],
+)
+def test_the_last_failure_is_the_one_that_counts(
+    store_on: StoreOn, answer: Answer, kind: type[StoreUnavailable], after_seconds: float | None
+) -> None:
+    async def story() -> None:
+        async with store_on(*[reply(500)] * 3, answer) as (store, _):
+            with pytest.raises(StoreUnavailable, match=r", 4 times$") as caught:
+                await store.read("key", max_bytes=9)
+
+            assert type(caught.value) is kind
+            assert caught.value.after_seconds == after_seconds
+
+    asyncio.run(story())
+
+
+def test_a_stream_that_breaks_off_for_want_of_time_says_so(store_on: StoreOn) -> None:
+    async def story() -> None:
+        whole = reply(200, BODY, META, sent=5000, then=stall)
+        again = {"Content-Range": f"bytes 5000-{len(BODY) - 1}/{len(BODY)}"}
+        stuck = reply(206, BODY[5000:], META | again, sent=0, then=stall)
+        async with store_on(whole, *[stuck] * 3) as (store, _):
+            with pytest.raises(StoreTimeout, match="at byte 5000"):
+                await received(store)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("sent", [None, 5000], ids=["before the head", "in the body"])
+def test_a_cancelled_read_closes_its_connection(store_on: StoreOn, sent: int | None) -> None:
+    async def story() -> None:
+        reached, closed = asyncio.Event(), asyncio.Event()
+
+        async def drip(writer: asyncio.StreamWriter) -> None:
+            reached.set()
+            while not writer.transport.is_closing():
+                writer.write(b"H")
+                await asyncio.sleep(0.01)
+            closed.set()
+
+        answer = drip if sent is None else reply(200, BODY, META, sent=sent, then=drip)
+        async with store_on(answer) as (store, _):
+            task = asyncio.create_task(received(store))
+            await reached.wait()
+            task.cancel()
+
+            async with asyncio.timeout(2):
+                await closed.wait()
+
+    asyncio.run(story())
+
+
+def test_a_refusal_in_chunks_is_understood(store_on: StoreOn) -> None:
+    """S3 sends most of its error documents so."""
+    error = b"<Error><Code>NoSuchBucket</Code></Error>"
+    chunked = {"Content-Length": "", "Transfer-Encoding": "chunked"}
+
+    async def story() -> None:
+        async with store_on(
+            reply(404, b"%x\r\n%s\r\n0\r\n\r\n" % (len(error), error), chunked)
+        ) as (
+            store,
+            _,
+        ):
+            with pytest.raises(BucketNotFound):
+                await store.read("key", max_bytes=9)
+
+    asyncio.run(story())
+
+
+def test_an_object_in_chunks_is_refused(store_on: StoreOn) -> None:
+    chunked = META | {"Content-Length": "", "Transfer-Encoding": "chunked"}
+
+    async def story() -> None:
+        async with store_on(reply(200, b"3\r\nabc\r\n0\r\n\r\n", chunked)) as (store, _):
+            with pytest.raises(StoreError, match="does not tell how long"):
+                await received(store)
+
+    asyncio.run(story())
+
+
+def test_one_attempt_is_not_counted() -> None:
+    async def story() -> None:
+        async with loopback([reply(503)]) as server:
+            store = HttpStore(
+                S3Dialect("bucket", FixedCredentials(None), endpoint=server.url),
+                Transport(lean=True, retry=RetryPolicy(attempts=1)),
+            )
+            with pytest.raises(StoreBusy, match=r"s3://bucket/key: 503$"):
+                await store.head("key")
+            await store.close()
+
+    asyncio.run(story())
+
+
+def test_what_the_store_says_of_an_object(store_on: StoreOn) -> None:
+    headers = {
+        "ETag": '"v1"',
+        "Content-Type": "text/plain; charset=utf-8",
+        "Content-Encoding": "gzip",
+        "Last-Modified": "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Content-Length": "7",
+    }
+    modified = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
+    wanted = ObjectMeta("key", 7, "v1", modified, "text/plain; charset=utf-8", "gzip")
+
+    async def story() -> None:
+        old = headers | {"Last-Modified": "Sunday, 06-Nov-94 08:49:37 GMT"}
+        bad = headers | {"Last-Modified": "Sun, 06 Foo 1994 08:49:37 GMT"}
+        async with store_on(*(reply(200, b"", h) for h in (headers, old, bad))) as (store, _):
+            assert await store.head("key") == wanted
+            assert await store.head("key") == wanted
+            assert await store.head("key") == wanted._replace(modified=None)
 
     asyncio.run(story())
 

@@ -16,7 +16,7 @@ from labelport.errors import (
     ObjectChanged,
     ObjectNotFound,
 )
-from labelport.model import ALL_KEYS, KeyRange
+from labelport.model import ALL_KEYS, ByteRange, KeyRange
 from labelport.stores.local import LocalStore
 
 
@@ -187,3 +187,34 @@ def test_a_root_that_is_missing_has_no_buckets(tmp_path: Path) -> None:
 def test_every_refusal_names_the_object(store: LocalStore) -> None:
     with pytest.raises(LabelportError, match="file://bucket/a/b"):
         asyncio.run(store.head("a/b"))
+
+
+@pytest.mark.parametrize(
+    ("key", "wanted"),
+    [
+        ("a.png", ("image/png", "")),
+        ("a.json.gz", ("application/json", "gzip")),
+        ("a", ("application/octet-stream", "")),
+    ],
+)
+def test_a_name_tells_the_content_type(
+    bucket: Path, store: LocalStore, key: str, wanted: tuple[str, str]
+) -> None:
+    (bucket / key).write_bytes(b"1")
+
+    meta = asyncio.run(store.head(key))
+    _, read_meta = asyncio.run(store.read(key, max_bytes=9))
+
+    assert (meta.content_type, meta.content_encoding) == wanted
+    assert meta == read_meta
+
+
+def test_a_file_is_read_in_chunks_of_the_given_size(bucket: Path) -> None:
+    (bucket / "ten").write_bytes(b"0123456789")
+
+    async def story() -> list[bytes]:
+        store = LocalStore(bucket.parent, bucket.name, chunk_bytes=4)
+        async with store.open("ten", ByteRange(1)) as stream:
+            return [chunk async for chunk in stream]
+
+    assert asyncio.run(story()) == [b"1234", b"5678", b"9"]

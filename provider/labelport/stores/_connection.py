@@ -51,7 +51,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = 0.0
-        self._late = ""
+        self._wanted, self._seconds = "", 0.0
 
     @property
     def alive(self) -> bool:
@@ -68,11 +68,14 @@ class Connection(asyncio.BufferedProtocol):
         self._method, self._heard = method, b""
         self._framing = None
         self._transport.write(request)
+        answered = False
         try:
             while self._framing is None:
-                await self._event("no answer within {:g} s", self._settings.head_seconds)
+                await self._event("answer", self._settings.head_seconds)
+            answered = True
         finally:
-            if self._framing is None:
+            # Cancelled, even when the answer has come in the meantime.
+            if not answered:
                 self.close()
 
     async def chunk(self) -> bytes:
@@ -80,7 +83,7 @@ class Connection(asyncio.BufferedProtocol):
         while not self._pieces:
             if self._framing is not None and self._framing.over:
                 return b""
-            await self._event("no byte within {:g} s", self._settings.read_seconds)
+            await self._event("byte", self._settings.read_seconds)
         piece = self._pieces.popleft()
         self._waiting_bytes -= len(piece)
         if self._paused and not self._pieces:
@@ -110,11 +113,11 @@ class Connection(asyncio.BufferedProtocol):
         """Close at once, whatever is under way."""
         self._fail(Busy("the connection was closed"))
 
-    async def _event(self, late: str, seconds: float) -> None:
+    async def _event(self, wanted: str, seconds: float) -> None:
         """Wait until something has come. Raises what the connection failed of, once it has."""
         if self._failure is not None:
             raise self._failure
-        self._late = late.format(seconds)
+        self._wanted, self._seconds = wanted, seconds
         self._deadline = self._loop.time() + seconds
         if self._timer is None or self._timer.when() > self._deadline:
             self._watch()
@@ -137,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._loop.time() < self._deadline:
             self._watch()
         else:
-            self._fail(Busy(self._late, StoreTimeout))
+            self._fail(Busy(f"no {self._wanted} within {self._seconds:g} s", StoreTimeout))
 
     def _fail(self, failure: Busy) -> None:
         """Close, and let whoever waits know why; only the first reason counts."""
