@@ -38,11 +38,12 @@ class SignedUrl(NamedTuple):
 class Opened:
     """A storage with its store."""
 
-    def __init__(self, storage: Storage, store: Store) -> None:
+    def __init__(self, storage: Storage, store: Store, clock: Callable[[], float]) -> None:
         self.storage = storage
         self.store = store
-        self.at = time.monotonic()
-        self._urls: Kept[str, tuple[str, float]] = Kept(_MOST_URLS)
+        self.at = clock()
+        self._clock = clock
+        self._urls: Kept[str, tuple[str, float]] = Kept(_MOST_URLS, clock)
 
     async def signed(self, key: str) -> SignedUrl:
         """A URL of *key* with at least half of its life left.
@@ -50,7 +51,7 @@ class Opened:
         Browsers keep the URL they were sent to, for all later ranges of a video.
         """
         half = self.storage.presign_seconds / 2
-        now = time.monotonic()
+        now = self._clock()
         kept = self._urls.get(key)
         if kept is None:
             seconds = self.storage.presign_seconds
@@ -63,17 +64,18 @@ class Opened:
 class Stores:
     """The stores of all storages, opened when they are first asked for."""
 
-    def __init__(self, opener: Opener) -> None:
+    def __init__(self, opener: Opener, clock: Callable[[], float] = time.monotonic) -> None:
         self._opener = opener
+        self._clock = clock
         self._opened: dict[int, Opened] = {}
         self._opening: dict[int, asyncio.Future[Opened]] = {}
-        self._failed: Kept[Storage, ConfigurationError] = Kept(1_000)
+        self._failed: Kept[Storage, ConfigurationError] = Kept(1_000, clock)
         self._retired: set[Opened] = set()
 
     async def get(self, storage: Storage) -> Opened:
         """The storage's store. Raises `ConfigurationError` where it cannot be opened."""
         found = self._opened.get(storage.id)
-        if found and time.monotonic() - found.at < _KEEP_SECONDS:
+        if found and self._clock() - found.at < _KEEP_SECONDS:
             # Mostly the very same one: comparing all its settings is not for every request.
             if found.storage is storage:
                 return found
@@ -99,7 +101,7 @@ class Stores:
             log.error("storage %s cannot be opened: %s", storage.name, error)
             self._failed.put(storage, error.with_traceback(None), _FAILED_SECONDS)
             raise
-        opened = Opened(storage, store)
+        opened = Opened(storage, store, self._clock)
         self._retire(self._opened.get(storage.id))
         self._opened[storage.id] = opened
         return opened
@@ -112,7 +114,7 @@ class Stores:
 
     def refused(self, opened: Opened) -> None:
         """Its credentials were refused: look the connection up again, if that was not just done."""
-        if time.monotonic() - opened.at > _REFUSED_SECONDS:
+        if self._clock() - opened.at > _REFUSED_SECONDS:
             if self._opened.get(opened.storage.id) is opened:
                 del self._opened[opened.storage.id]
             self._retire(opened)

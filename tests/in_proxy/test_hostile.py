@@ -13,9 +13,15 @@ import pytest
 
 from labelport.catalog import Catalog
 from labelport.model import ByteRange, ObjectMeta, Storage
+from labelport.stores._http import HttpStore
+from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
 from labelport.stores.memory import MemoryStore, MemoryStream
-from proxies import Answer, Client, Running, project, somebody, storage
+from labelport.stores.s3 import S3Dialect
+from labelport_proxy.app import transport_of
+from loopback import reply
+from proxies import Answer, Client, Running, project, settings, somebody, storage
 from served import served
+from upstreams import upstream_server
 
 OCTETS = "application/octet-stream"
 BODY = b"<script>alert(document.cookie)</script>"
@@ -282,6 +288,66 @@ def test_an_etag_is_ours(site, etag):
     assert set(answer.headers) | {"etag"} == ALLOWED
     if etag:
         assert etag not in answer.headers["etag"]
+
+
+SAYS = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Origin": "https://evil.example",
+    "Alt-Svc": 'h3="evil.example:443"',
+    "Cache-Control": "public, max-age=31536000",
+    "Clear-Site-Data": '"cookies"',
+    "Content-Disposition": 'inline; filename="evil.html"',
+    "Content-Language": "en",
+    "Content-Location": "https://evil.example/",
+    "Content-Security-Policy": "script-src *",
+    "Content-Type": "text/html",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "ETag": '"the-objects-own"',
+    "Last-Modified": "Wed, 01 May 2024 00:00:00 GMT",
+    "Link": "<https://evil.example/a.js>; rel=preload; as=script",
+    "Location": "https://evil.example/",
+    "Refresh": "0; url=https://evil.example/",
+    "Server": "evil",
+    "Service-Worker-Allowed": "/",
+    "Set-Cookie": "labelport_session=evil; Path=/",
+    "SourceMap": "https://evil.example/a.map",
+    "Strict-Transport-Security": "max-age=0",
+    "Vary": "*",
+    "X-Content-Type-Options": "sniff",
+    "X-Request-Id": "evil-evil-evil",
+    "x-amz-meta-evil": "1",
+    "x-amz-request-id": "an-id",
+    "x-amz-website-redirect-location": "https://evil.example/",
+}
+
+
+@pytest.mark.parametrize(("ask", "status"), [({}, 200), ({"Range": "bytes=0-3"}, 206)], ids=str)
+def test_of_a_stores_headers_only_what_is_known_is_told(sqlite_template, tmp_path, ask, status):
+    """By the client that reads real stores."""
+    ranged = {"Content-Range": f"bytes 0-3/{len(BODY)}"} if ask else {}
+    with upstream_server() as upstream:
+        key = upstream.will(reply(status, BODY[:4] if ask else BODY, SAYS | ranged))
+        credentials = FixedCredentials(AwsCredentials("AKIDEXAMPLE", "a-secret"))
+
+        def opener(storage: Storage) -> HttpStore:
+            dialect = S3Dialect(storage.bucket, credentials, endpoint=upstream.url)
+            return HttpStore(dialect, transport_of(settings()))
+
+        with served(sqlite_template, tmp_path, opener) as (catalog, running):
+            number = project(catalog, "cats")
+            given = {"serve_any_key": True, "presign": False}
+            storage(catalog, number, "photos", "s3://hostile", **given)
+            client = running.as_user(somebody(catalog, "ann@example.org", number).secret)
+            answer = client.get("projects", number, f"s3://hostile/{key}", ask)
+
+    assert answer.status == status
+    assert set(answer.headers) == ALLOWED | ({"content-range"} if ask else set())
+    assert is_guarded(answer)
+    assert "evil" not in str(answer.headers)
+    assert "the-objects-own" not in answer.headers["etag"]
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert answer.headers["cache-control"].startswith("private")
+    assert "*" not in answer.headers["vary"]
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
