@@ -104,7 +104,9 @@ def create(
         cache_seconds=settings.cache_timeout,
     )
     health = Health(catalog, str(settings.metrics_token))
-    sessions = Sessions(catalog, identities, settings.session_seconds, settings.cookie_secure)
+    sessions = Sessions(
+        catalog, identities, limits, settings.session_seconds, settings.cookie_secure
+    )
     webhooks = Webhooks(catalog, identities, limits)
 
     @asynccontextmanager

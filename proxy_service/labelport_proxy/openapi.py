@@ -159,7 +159,7 @@ def _session() -> _Json:
                         "required": ["user", "expires_at"],
                     },
                 ),
-                **_refusals(400, 401, 413, 500, 503),
+                **_refusals(400, 401, 413, 429, 500, 503),
             },
         },
         "delete": {

@@ -13,6 +13,7 @@ from labelport.catalog import Catalog, tokens
 from labelport.model import AccessToken, TokenKind, User
 from labelport_proxy.bodies import read_body
 from labelport_proxy.identifying import COOKIE, Identities, session_secret
+from labelport_proxy.limits import Limits
 from labelport_proxy.observing import exchange_of
 from labelport_proxy.refusing import bad_request
 
@@ -29,6 +30,7 @@ class Sessions:
 
     catalog: Catalog
     identities: Identities
+    limits: Limits
     seconds: int  #: how long one lives
     secure: bool  #: whether browsers send the cookie over HTTPS only
 
@@ -44,6 +46,7 @@ class Sessions:
         user = await self._user(request)
         exchange = exchange_of(request.scope)
         exchange.user, exchange.outcome = user.id, "session"
+        self.limits.count(user.id)
         token, secret = await asyncio.to_thread(self._create, user)
         body = {
             "user": user.email,

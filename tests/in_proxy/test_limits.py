@@ -87,6 +87,7 @@ def test_whatever_a_user_asks_for_counts(sqlite_template, tmp_path):
         run_out(lambda: client.get("projects", 10**6, SMALL))
         run_out(lambda: client.get("projects", site.cats, "file://elsewhere/a.jpg"))
         run_out(lambda: client.send("POST", "/webhooks/annotations", body=b"{}"))
+        run_out(lambda: client.send("POST", "/session"))
         run_out(lambda: Client(site.running.url).send("GET", link))
 
 
