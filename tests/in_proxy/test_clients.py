@@ -37,11 +37,11 @@ from upstreams import Upstream, upstream_server
 BIG_BYTES = 64 << 20
 MEDIUM_BYTES = 320 << 10  #: more than the kernel holds for a client that does not read
 SMALL = bytes(range(256)) * 16
-STALL_SECONDS = 2
+STALL_SECONDS = 3
 
-#: What one slow client may take of the proxy's own memory: a chunk in each of the four places
-#: where there may be one (received, in the store's hands, on its way, not yet sent; 64 KiB each),
-#: as much again for what the allocator cannot give back, 88 KiB for tasks, parsers and headers.
+#: What one slow client may take of the proxy's own memory. It takes about 200: a chunk (64 KiB)
+#: that was received, one on its way and one not yet sent, beside tasks, parsers and headers. As
+#: much again for what an allocator under load cannot give back, and again for another machine's.
 CLIENT_KIB = 600
 
 STORES = pytest.mark.parametrize("store", ["local", "weed"])
@@ -238,32 +238,38 @@ def test_clients_that_leave_before_the_head(served: Served) -> None:
 @STORES
 def test_slow_clients_cost_little_and_always_the_same(served: Served, store: str) -> None:
     """200 read a big object at once, 64 KiB a second each, and then all are gone."""
+    request = served.request(served.target(store, "big.bin"))
     before = served.memory_kib()
 
-    async def reads_slowly(seconds: float) -> int:
+    async def reads_slowly(turn: asyncio.Semaphore, over: asyncio.Event) -> int:
         connection = served.connect(receive_bytes=32 << 10)
         reader, writer = await asyncio.open_connection(sock=connection, limit=8 << 10)
-        writer.write(served.request(served.target(store, "big.bin")))
         got = 0
-        async with asyncio.timeout(seconds + 20):
-            deadline = asyncio.get_running_loop().time() + seconds
-            while asyncio.get_running_loop().time() < deadline:
+        try:
+            async with turn:  # the store is slow to begin with so many at once
+                writer.write(request)
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+            while not over.is_set():
                 got += len(await reader.readexactly(16 << 10))
                 await asyncio.sleep(0.25)
-        writer.transport.abort()
+        finally:
+            writer.transport.abort()
         return got
 
     async def watched() -> tuple[list[int], list[int]]:
-        reading = [asyncio.create_task(reads_slowly(5)) for _ in range(200)]
+        turn, over = asyncio.Semaphore(20), asyncio.Event()
         sizes = []
-        for _ in range(8):
-            await asyncio.sleep(0.5)
-            sizes.append(served.memory_kib())
-        return sizes, await asyncio.gather(*reading)
+        async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+            reading = [group.create_task(reads_slowly(turn, over)) for _ in range(200)]
+            for _ in range(7):
+                await asyncio.sleep(0.5)
+                sizes.append(served.memory_kib())
+            over.set()
+        return sizes, [task.result() for task in reading]
 
     sizes, got = asyncio.run(watched())
 
-    assert min(got) > 100 << 10
+    assert min(got) > 64 << 10
     assert max(sizes) - before <= 200 * CLIENT_KIB, (before, sizes)
     assert sizes[-1] - sizes[3] <= 200 * 32, (before, sizes)
 
@@ -284,6 +290,7 @@ def test_clients_that_never_read_are_dropped(served: Served) -> None:
         for way in ("keep-alive", "close"):
             headers = (f"Range: bytes=0-{size}", f"Connection: {way}")
             sent[f"the end of {size}, {way}"] = served.request(local, *headers)
+    stalled = served.number("labelport_proxy_truncations_total", reason="stalled")
     connections = {}
     for name, requests in sent.items():
         connection = served.connect(receive_bytes=4 << 10)
@@ -296,8 +303,10 @@ def test_clients_that_never_read_are_dropped(served: Served) -> None:
         clients = served.clients()
         return {n for n, c in connections.items() if c.getsockname()[1] in clients}
 
-    eventually(lambda: not held(), 2 * STALL_SECONDS + 4)
+    eventually(lambda: not held(), 2 * STALL_SECONDS + 6)
     assert held() == set()
+    # Those of whole answers, which the ends of ranges are not.
+    assert served.number("labelport_proxy_truncations_total", reason="stalled") >= stalled + 2
     for connection in connections.values():
         connection.close()
 

@@ -10,6 +10,7 @@ import queue
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -566,11 +567,10 @@ def test_nobody_waits_longer_for_a_free_connection_than_for_an_answer(place: Pla
     connection = http.client.HTTPConnection(urlsplit(place.url).netloc, timeout=10)
     connection.request("GET", target, headers=place.headers)
     begun = time.monotonic()
-    slow = connection.getresponse()
+    with closing(connection), connection.getresponse() as slow:
+        got = ask(place.url, target, place.headers)
 
-    got = ask(place.url, target, place.headers)
-
-    assert (got.status, json.loads(got.body)["error"]) == (504, "store_timeout")
-    assert SECONDS <= time.monotonic() - begun < SECONDS + 1
-    assert len(slow.read()) == 6 * len(piece)
-    connection.close()
+        assert got.status == 504
+        assert json.loads(got.body)["error"] == "store_timeout"
+        assert SECONDS <= time.monotonic() - begun < SECONDS + 1
+        assert len(slow.read()) == 6 * len(piece)
