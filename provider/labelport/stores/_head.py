@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+from multidict import CIMultiDict
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f\x7f]*"
 _STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9]{{2}})(?: {_TEXT})?\r\n")
@@ -16,26 +16,10 @@ _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
 #: Fields that must not differ from themselves: they decide where the body ends.
-_SINGLE = ("content-length", "transfer-encoding")
+_SINGLE = ("Content-Length", "Transfer-Encoding")
 
 #: Of a line between the chunks of a body.
 _MAX_LINE_BYTES = 4096
-
-
-class Headers(Mapping[str, str]):
-    """Header fields by name, in any case; of a repeated one, the first."""
-
-    def __init__(self, fields: dict[str, str]) -> None:
-        self._fields = fields  # names in lower case
-
-    def __getitem__(self, name: str) -> str:
-        return self._fields[name.lower()]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._fields)
-
-    def __len__(self) -> int:
-        return len(self._fields)
 
 
 class Framing(Protocol):
@@ -127,12 +111,11 @@ class Unbounded:
         return data
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """The head of an answer."""
 
     status: int
-    headers: Headers
+    headers: CIMultiDict[str]
     kept: bool  #: whether the connection may be used again
 
     def framing(self, method: str) -> Framing:
@@ -158,10 +141,10 @@ def parse_head(head: bytes) -> Head:
     first = _STATUS_LINE.match(text)
     if first is None or not _FIELDS.fullmatch(text, first.end()):
         raise ValueError("no head of an HTTP answer")
-    fields: dict[str, str] = {}
-    for name, value in _FIELD.findall(text, first.end()):
-        name, value = name.lower(), value.rstrip(" \t")
-        if fields.setdefault(name, value) != value and name in _SINGLE:
+    fields = [(name, value.rstrip(" \t")) for name, value in _FIELD.findall(text, first.end())]
+    headers = CIMultiDict(fields)
+    for name in _SINGLE:
+        if len(set(headers.getall(name, ()))) > 1:
             raise ValueError(f"two different {name}")
-    connection = fields.get("connection", "").lower()
-    return Head(int(first[2]), Headers(fields), first[1] == "1" and "close" not in connection)
+    kept = first[1] == "1" and "close" not in headers.get("Connection", "").lower()
+    return Head(int(first[2]), headers, kept)
