@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
-from starlette.convertors import IntegerConvertor, register_url_convertor
+from starlette.exceptions import HTTPException
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from labelport_proxy.directory import Directory
 from labelport_proxy.health import Health
 from labelport_proxy.identifying import Identities
 from labelport_proxy.limits import Limits
-from labelport_proxy.observing import Observing
+from labelport_proxy.observing import Observing, exchange_of
 from labelport_proxy.oidc import Issuer
 from labelport_proxy.opening import Opener, Stores
 from labelport_proxy.presenting import Tagger
@@ -39,6 +40,9 @@ from labelport_proxy.webhooks import Webhooks
 log = logging.getLogger(__name__)
 
 _CONNECTIONS = 10_000  # to one store: what bounds streams is the limit of each user
+#: Not of any length: `int` gives up on thousands of digits.
+_RESOLVE = re.compile(r"/(tasks|projects)/([0-9]{1,19})/resolve/?", re.ASCII)
+_SESSION = "/session"
 _GC_THRESHOLD = 50_000  # objects: requests make no cycles, so looking for them can wait
 
 
@@ -125,24 +129,15 @@ def create(
             catalog.close()
 
     routes = [
-        *_resolve_routes(serving),
         Route("/healthz", health.alive),
         Route("/readyz", health.ready),
         Route("/metrics", health.metrics),
-        Route("/session", sessions.session, methods=["POST", "DELETE"]),
+        Route(_SESSION, sessions.session, methods=["POST", "DELETE"]),
         Route("/webhooks/annotations", webhooks.annotations, methods=["POST"]),
         Route("/openapi.json", openapi.document),
     ]
-    return Observing(Router(routes, redirect_slashes=False, lifespan=lifespan))
-
-
-class _Id(IntegerConvertor):
-    """An id. Not of any length: `int` gives up on thousands of digits."""
-
-    regex = "[0-9]{1,19}"
-
-
-register_url_convertor("id", _Id())
+    others = Router(routes, redirect_slashes=False, lifespan=lifespan)
+    return Observing(_Paths(serving, others))
 
 
 async def _warm_up(catalog: Catalog, stores: Stores) -> None:
@@ -163,28 +158,30 @@ async def _warm_up(catalog: Catalog, stores: Stores) -> None:
     gc.set_threshold(_GC_THRESHOLD)
 
 
-def _resolve_routes(serving: Serving) -> list[Route]:
-    routes = []
-    for kind in ("tasks", "projects"):
-        endpoint = _WithPreflight(Resolve(serving, kind), serving.cross_origin)
-        for slash in ("/", ""):
-            path = f"/{kind}/{{number:id}}/resolve{slash}"
-            routes.append(Route(path, endpoint, methods=["GET", "HEAD", "OPTIONS"]))
-    return routes
+class _Paths:
+    """The way of a request: first to what is asked for most, past all other routes."""
 
-
-class _WithPreflight:
-    """An endpoint, and the question that browsers ask before they use it."""
-
-    def __init__(self, endpoint: Resolve, cross_origin: CrossOrigin) -> None:
-        self._endpoint = endpoint
-        self._cross_origin = cross_origin
+    def __init__(self, serving: Serving, others: ASGIApp) -> None:
+        self._cross_origin = serving.cross_origin
+        self._endpoints = {kind: Resolve(serving, kind) for kind in ("tasks", "projects")}
+        self._others = others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._others(scope, receive, send)
+        found = _RESOLVE.fullmatch(scope["path"])
+        if found is None and scope["path"] != _SESSION:
+            return await self._others(scope, receive, send)
+        # These two are what pages of other origins may use, if they are named.
+        exchange_of(scope).readers = self._cross_origin.readers(scope["headers"])
         if scope["method"] == "OPTIONS":
-            await self._cross_origin.preflight(scope, receive, send)
-        else:
-            await self._endpoint(scope, receive, send)
+            return await self._cross_origin.preflight(scope, receive, send)
+        if found is None:
+            return await self._others(scope, receive, send)
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(405, "Method Not Allowed", {"Allow": "GET, HEAD, OPTIONS"})
+        scope["path_params"] = {"number": int(found[2])}
+        await self._endpoints[found[1]](scope, receive, send)
 
 
 def _issuer(settings: Settings) -> Issuer | None:

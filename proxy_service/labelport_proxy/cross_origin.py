@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 
 from starlette.types import Receive, Scope, Send
 
@@ -11,6 +11,8 @@ from labelport_proxy.presenting import Headers
 
 #: What scripts may see of an answer; a player needs them to seek.
 _EXPOSED = b"accept-ranges, content-length, content-range, etag, retry-after, x-request-id"
+#: What they may send beside what any page may.
+_ALLOWED = b"authorization, content-type, range, if-range, if-none-match, if-match"
 _VARY = b"Cookie, Authorization, Origin"
 
 
@@ -19,19 +21,20 @@ class CrossOrigin:
 
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
-
-    def headers(self, request: Mapping[bytes, bytes], *, is_link: bool) -> Headers:
-        """What an answer says. Only signed links may be embedded by everybody."""
-        allowed = self.readers(request)
         # The cookie is not sent to us from other sites; from other hosts of this one it is.
-        own = b"same-site" if self._origins else b"same-origin"
-        policy = b"cross-origin" if is_link else own
-        return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY), *allowed]
+        self._own = b"same-site" if self._origins else b"same-origin"
 
-    def readers(self, request: Mapping[bytes, bytes]) -> Headers:
+    def headers(self, *, is_link: bool) -> Headers:
+        """What an object's answer says. Only signed links may be embedded by everybody."""
+        policy = b"cross-origin" if is_link else self._own
+        return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY)]
+
+    def readers(self, request: Headers) -> Headers:
         """What lets the scripts of the origin that asks read any answer, if it may."""
-        origin = request.get(b"origin")
-        if origin is None or origin not in self._origins:
+        if not self._origins:
+            return []
+        origin = dict(request).get(b"origin")
+        if origin not in self._origins or origin is None:
             return []
         return [
             (b"access-control-allow-origin", origin),
@@ -41,13 +44,13 @@ class CrossOrigin:
 
     async def preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer an OPTIONS request."""
-        exchange_of(scope).outcome = "preflight"
-        allowed = self.readers(dict(scope["headers"]))
-        headers = [(b"allow", b"GET, HEAD, OPTIONS"), (b"vary", b"Origin"), *allowed]
-        if allowed:
+        exchange = exchange_of(scope)
+        exchange.outcome = "preflight"
+        headers = [(b"vary", b"Origin")]
+        if exchange.readers:
             headers += [
-                (b"access-control-allow-methods", b"GET, HEAD"),
-                (b"access-control-allow-headers", b"authorization, range, if-range"),
+                (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
+                (b"access-control-allow-headers", _ALLOWED),
                 (b"access-control-max-age", b"600"),
             ]
         await send({"type": "http.response.start", "status": 204, "headers": headers})

@@ -93,7 +93,7 @@ class Identities:
         return user_id
 
     async def _of_secret(self, secret: str, kind: TokenKind) -> User | None:
-        digest = sha256(f"{kind} {secret}".encode(errors="replace")).digest()
+        digest = _digest(secret, kind)
         user = self._known.get(digest)
         if user is None:
             user = await asyncio.to_thread(self._look_up, secret, kind)
@@ -112,7 +112,7 @@ class Identities:
         return user
 
     async def _of_jwt(self, issuer: Issuer, text: str) -> User | None:
-        digest = sha256(text.encode(errors="replace")).digest()
+        digest = _digest(text, "jwt")
         user = self._known.get(digest)
         if user is None:
             claims = await issuer.verified(text)
@@ -129,7 +129,12 @@ class Identities:
 
     def forget_session(self, secret: str) -> None:
         """A session has ended: do not take it from memory."""
-        self._known.drop(sha256(f"{TokenKind.SESSION} {secret}".encode(errors="replace")).digest())
+        self._known.drop(_digest(secret, TokenKind.SESSION))
+
+
+def _digest(secret: str, kind: str) -> bytes:
+    """What a secret is remembered by. In no kind is it taken for one of another."""
+    return sha256(b" ".join((kind.encode(), secret.encode(errors="replace")))).digest()
 
 
 def session_secret(headers: Mapping[bytes, bytes]) -> str | None:

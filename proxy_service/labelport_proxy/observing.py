@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labelport.errors import LabelportError, StoreError
-from labelport_proxy import metrics
+from labelport_proxy import logs, metrics
 from labelport_proxy.presenting import Headers
 from labelport_proxy.refusing import Refusal, refusal_of
 
@@ -47,7 +47,7 @@ class Exchange:
         self.error: str | None = None  #: the class of what a store did wrong, or why we cut off
         self.first_byte: float | None = None  #: seconds after the request
         self.bytes = 0  #: of the body
-        self.readers: Headers = []  #: which scripts of other origins may read a refusal
+        self.readers: Headers = []  #: lets scripts of another origin read the answer
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -77,7 +77,8 @@ class Observing:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
                 exchange.first_byte = time.perf_counter() - exchange.begun
-                message["headers"].append((b"x-request-id", exchange.request_id))
+                said = [(b"x-request-id", exchange.request_id), *exchange.readers]
+                message["headers"] = [*message["headers"], *said]
             else:
                 exchange.bytes += len(message.get("body", b""))
             await send(message)
@@ -118,7 +119,6 @@ async def respond(scope: Scope, send: Send, refusal: Refusal) -> None:
         (b"cache-control", b"no-store"),
         (b"x-content-type-options", b"nosniff"),
         *((n.lower().encode(), v.encode("latin-1")) for n, v in refusal.headers.items()),
-        *exchange.readers,
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if _is_head(scope) else body})
@@ -186,7 +186,7 @@ def _record(scope: Scope, exchange: Exchange) -> None:
     }
     if exchange.error:
         fields["error"] = exchange.error
-    log.info("request", extra={"fields": fields})
+    logs.say(log, "request", fields)
 
 
 def _id(exchange: Exchange) -> str:

@@ -35,29 +35,35 @@ class SignedUrl(NamedTuple):
     max_age: int  #: seconds for which it may be given out again
 
 
-class Opened:
-    """A storage with its store."""
+class Place(NamedTuple):
+    """What a store depends on: storages of one place share it, whatever else they are set to."""
 
-    def __init__(self, storage: Storage, store: Store, clock: Callable[[], float]) -> None:
-        self.storage = storage
+    scheme: str
+    bucket: str
+    conn_id: str | None
+
+
+class Opened:
+    """A store, with the URLs it signed."""
+
+    def __init__(self, place: Place, store: Store, clock: Callable[[], float]) -> None:
+        self.place = place
         self.store = store
         self.at = clock()
         self._clock = clock
-        self._urls: Kept[str, tuple[str, float]] = Kept(_MOST_URLS, clock)
+        self._urls: Kept[tuple[str, int], tuple[str, float]] = Kept(_MOST_URLS, clock)
 
-    async def signed(self, key: str) -> SignedUrl:
-        """A URL of *key* with at least half of its life left.
+    async def signed(self, key: str, seconds: int) -> SignedUrl:
+        """A URL of *key*, signed for *seconds*, with at least half of its life left.
 
         Browsers keep the URL they were sent to, for all later ranges of a video.
         """
-        half = self.storage.presign_seconds / 2
         now = self._clock()
-        kept = self._urls.get(key)
+        kept = self._urls.get((key, seconds))
         if kept is None:
-            seconds = self.storage.presign_seconds
             url = await self.store.sign(key, seconds=seconds, content_type=guessed_type(key))
-            kept = (url, now + half)
-            self._urls.put(key, kept, half)
+            kept = (url, now + seconds / 2)
+            self._urls.put((key, seconds), kept, seconds / 2)
         return SignedUrl(kept[0], int(kept[1] - now))
 
 
@@ -67,43 +73,37 @@ class Stores:
     def __init__(self, opener: Opener, clock: Callable[[], float] = time.monotonic) -> None:
         self._opener = opener
         self._clock = clock
-        self._opened: dict[int, Opened] = {}
-        self._opening: dict[int, asyncio.Future[Opened]] = {}
-        self._failed: Kept[Storage, ConfigurationError] = Kept(1_000, clock)
+        self._opened: dict[Place, Opened] = {}
+        self._opening: dict[Place, asyncio.Future[Opened]] = {}
+        self._failed: Kept[Place, ConfigurationError] = Kept(1_000, clock)
         self._retired: set[Opened] = set()
 
     async def get(self, storage: Storage) -> Opened:
         """The storage's store. Raises `ConfigurationError` where it cannot be opened."""
-        found = self._opened.get(storage.id)
+        place = Place(storage.scheme, storage.bucket, storage.conn_id)
+        found = self._opened.get(place)
         if found and self._clock() - found.at < _KEEP_SECONDS:
-            # Mostly the very same one: comparing all its settings is not for every request.
-            if found.storage is storage:
-                return found
-            if found.storage == storage:
-                found.storage = storage
-                return found
-        error = self._failed.get(storage)
+            return found
+        error = self._failed.get(place)
         if error is not None:
             raise error
-        opening = self._opening.get(storage.id)
+        opening = self._opening.get(place)
         if opening is None:
-            opening = asyncio.ensure_future(self._open(storage))
-            self._opening[storage.id] = opening
-            opening.add_done_callback(lambda _: self._opening.pop(storage.id, None))
-        opened = await asyncio.shield(opening)
-        # A storage that was changed while its store was opened is opened again.
-        return opened if opened.storage == storage else await self.get(storage)
+            opening = asyncio.ensure_future(self._open(place, storage))
+            self._opening[place] = opening
+            opening.add_done_callback(lambda _: self._opening.pop(place, None))
+        return await asyncio.shield(opening)
 
-    async def _open(self, storage: Storage) -> Opened:
+    async def _open(self, place: Place, storage: Storage) -> Opened:
         try:
             store = await asyncio.to_thread(self._opener, storage)
         except ConfigurationError as error:
             log.error("storage %s cannot be opened: %s", storage.name, error)
-            self._failed.put(storage, error.with_traceback(None), _FAILED_SECONDS)
+            self._failed.put(place, error.with_traceback(None), _FAILED_SECONDS)
             raise
-        opened = Opened(storage, store, self._clock)
-        self._retire(self._opened.get(storage.id))
-        self._opened[storage.id] = opened
+        opened = Opened(place, store, self._clock)
+        self._retire(self._opened.get(place))
+        self._opened[place] = opened
         return opened
 
     async def warm_up(self, storages: Iterable[Storage]) -> None:
@@ -115,8 +115,8 @@ class Stores:
     def refused(self, opened: Opened) -> None:
         """Its credentials were refused: look the connection up again, if that was not just done."""
         if self._clock() - opened.at > _REFUSED_SECONDS:
-            if self._opened.get(opened.storage.id) is opened:
-                del self._opened[opened.storage.id]
+            if self._opened.get(opened.place) is opened:
+                del self._opened[opened.place]
             self._retire(opened)
 
     def _retire(self, opened: Opened | None) -> None:

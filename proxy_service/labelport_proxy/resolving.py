@@ -66,7 +66,6 @@ class Resolve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         serving, exchange = self._serving, exchange_of(scope)
         headers = dict(scope["headers"])
-        exchange.readers = serving.cross_origin.readers(headers)
         number: int = scope["path_params"]["number"]
         wanted = _wanted(scope["query_string"])
         user_id, is_link = await self._asking(headers, number, wanted)
@@ -76,7 +75,7 @@ class Resolve:
             raise Refusal(404, "not_found", f"There is no such {self._kind.removesuffix('s')}.")
         grant = await serving.directory.grant(Request(user_id, self._kind, number, wanted.uri))
         opened = await serving.stores.get(grant.storage)
-        shared = serving.cross_origin.headers(headers, is_link=is_link)
+        shared = serving.cross_origin.headers(is_link=is_link)
         # What is signed is a GET: a HEAD would be refused where it leads.
         redirects = grant.storage.presign and opened.store.signs and scope["method"] == "GET"
         try:
@@ -131,7 +130,7 @@ async def _redirect(
     exchange: Exchange,
     send: Send,
 ) -> None:
-    url, max_age = await opened.signed(grant.key)
+    url, max_age = await opened.signed(grant.key, grant.storage.presign_seconds)
     exchange.outcome = "redirect"
     headers = [
         (b"location", url.encode("ascii")),

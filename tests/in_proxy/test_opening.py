@@ -21,7 +21,7 @@ from labelport.errors import ConfigurationError
 from labelport.importing import import_storage
 from labelport.model import Direction, Storage
 from labelport.stores.memory import MemoryStore
-from labelport_proxy.opening import Stores
+from labelport_proxy.opening import Place, Stores
 from proxies import Client, Running, project, somebody, storage
 from served import served, verdict
 from servers import S3Server
@@ -290,7 +290,9 @@ class Time:
 
 
 STORAGE = Storage(1, 1, "photos", Direction.IMPORT, "memory", "opening")
-EDITED = replace(STORAGE, presign_seconds=60)
+PLACE = Place("memory", "opening", None)
+ELSEWHERE = replace(STORAGE, conn_id="other")
+EDITED = replace(STORAGE, presign_seconds=60, prefix="img", name="pictures")
 
 
 class Opening(NamedTuple):
@@ -336,7 +338,7 @@ def test_who_gives_up_waiting_spoils_it_for_nobody():
         await asyncio.sleep(0)
         hasty.cancel()
 
-        assert (await patient).storage == STORAGE
+        assert (await patient).place == PLACE
         assert o.opener.calls == 1
 
     with_stores(story)
@@ -365,7 +367,7 @@ def test_what_cannot_be_opened_is_tried_again_after_a_pause():
         o.opener.error = None
         o.time.now += 6
         assert await o.calls() == 3
-        assert (await o.stores.get(STORAGE)).storage == STORAGE
+        assert (await o.stores.get(STORAGE)).place == PLACE
 
     with_stores(story)
 
@@ -374,7 +376,7 @@ def test_what_cannot_be_opened_is_tried_at_once_when_it_is_changed():
     async def story(o: Opening) -> None:
         o.opener.error = ConfigurationError("connection 'photos' is not defined")
         assert await o.calls() == 1
-        assert await o.calls(EDITED) == 2
+        assert await o.calls(ELSEWHERE) == 2
 
     with_stores(story)
 
@@ -398,13 +400,25 @@ def test_credentials_that_were_refused_are_looked_up_again_after_a_pause():
     with_stores(story)
 
 
-def test_a_changed_storage_is_opened_anew():
+def test_a_storage_with_another_connection_is_opened_anew():
     async def story(o: Opening) -> None:
         old = await o.stores.get(STORAGE)
-        new = await o.stores.get(EDITED)
+        new = await o.stores.get(ELSEWHERE)
 
-        assert (old.storage, new.storage) == (STORAGE, EDITED)
+        assert (old.place, new.place) == (PLACE, PLACE._replace(conn_id="other"))
         assert o.opener.calls == 2
         assert o.opener.open == 2  # what is under way from the old one goes on
+
+    with_stores(story)
+
+
+def test_storages_of_one_place_share_its_store():
+    """While an edit spreads, old and new settings are asked for in turn."""
+
+    async def story(o: Opening) -> None:
+        found = [await o.stores.get(each) for each in (STORAGE, EDITED) * 5]
+
+        assert len(set(found)) == 1
+        assert o.opener.calls == 1
 
     with_stores(story)

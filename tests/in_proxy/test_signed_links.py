@@ -295,7 +295,7 @@ def test_a_named_origin_may_ask_before(open_site):
 
     assert cors["access-control-allow-origin"] == TRUSTED
     assert cors["access-control-allow-credentials"] == "true"
-    assert cors["access-control-allow-methods"] == "GET, HEAD"
+    assert cors["access-control-allow-methods"] == "GET, HEAD, POST, DELETE"
     assert {"authorization", "range"} <= set(cors["access-control-allow-headers"].split(", "))
     assert open_site.root.asked == []
 
@@ -317,7 +317,19 @@ def test_what_may_be_asked_before_does_not_tell_what_exists(open_site):
     assert cors_of(there) == cors_of(not_there)
 
 
-@pytest.mark.parametrize("path", ["/webhooks/annotations", "/metrics", "/session"])
+def test_scripts_of_a_named_origin_may_log_in(open_site):
+    """For an application on another host of the same site."""
+    allowed = cors_of(preflight(open_site, TRUSTED, "/session"))
+    answer = open_site.running.as_user(open_site.ann.secret).send(
+        "POST", "/session", {"Origin": TRUSTED}
+    )
+
+    assert "POST" in allowed["access-control-allow-methods"]
+    assert answer.status == 201
+    assert cors_of(answer.headers)["access-control-allow-origin"] == TRUSTED
+
+
+@pytest.mark.parametrize("path", ["/webhooks/annotations", "/metrics", "/readyz", "/openapi.json"])
 def test_other_endpoints_are_for_no_script_of_another_origin(open_site, path):
     headers = {"Origin": TRUSTED, "Access-Control-Request-Method": "POST"}
     for method in ("OPTIONS", "GET", "POST"):
