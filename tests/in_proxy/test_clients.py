@@ -240,34 +240,37 @@ def test_slow_clients_cost_little_and_always_the_same(served: Served, store: str
     """200 read a big object at once, 64 KiB a second each, and then all are gone."""
     request = served.request(served.target(store, "big.bin"))
     before = served.memory_kib()
+    got = [0] * 200
 
-    async def reads_slowly(turn: asyncio.Semaphore, over: asyncio.Event) -> int:
+    async def reads_slowly(number: int, turn: asyncio.Semaphore, begun: asyncio.Barrier) -> None:
         connection = served.connect(receive_bytes=32 << 10)
         reader, writer = await asyncio.open_connection(sock=connection, limit=8 << 10)
-        got = 0
         try:
             async with turn:  # the store is slow to begin with so many at once
                 writer.write(request)
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-            while not over.is_set():
-                got += len(await reader.readexactly(16 << 10))
-                await asyncio.sleep(0.25)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(begun.wait())
+                while True:
+                    got[number] += len(await reader.readexactly(16 << 10))
+                    await asyncio.sleep(0.25)
         finally:
             writer.transport.abort()
-        return got
 
-    async def watched() -> tuple[list[int], list[int]]:
-        turn, over = asyncio.Semaphore(20), asyncio.Event()
+    async def watched() -> list[int]:
+        turn, begun = asyncio.Semaphore(20), asyncio.Barrier(201)
         sizes = []
         async with asyncio.timeout(60), asyncio.TaskGroup() as group:
-            reading = [group.create_task(reads_slowly(turn, over)) for _ in range(200)]
+            reading = [group.create_task(reads_slowly(n, turn, begun)) for n in range(200)]
+            await begun.wait()
             for _ in range(7):
                 await asyncio.sleep(0.5)
                 sizes.append(served.memory_kib())
-            over.set()
-        return sizes, [task.result() for task in reading]
+            for task in reading:
+                task.cancel()
+        return sizes
 
-    sizes, got = asyncio.run(watched())
+    sizes = asyncio.run(watched())
 
     assert min(got) > 64 << 10
     assert max(sizes) - before <= 200 * CLIENT_KIB, (before, sizes)
