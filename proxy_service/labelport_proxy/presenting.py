@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import mimetypes
 import re
+from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
 
@@ -108,8 +110,13 @@ def validators(meta: ObjectMeta, etag: str | None) -> Headers:
     if etag:
         found.append((b"etag", etag.encode("ascii")))
     if meta.modified:
-        found.append((b"last-modified", format_datetime(meta.modified, usegmt=True).encode()))
+        found.append((b"last-modified", _http_date(meta.modified)))
     return found
+
+
+@lru_cache(maxsize=4096)
+def _http_date(moment: datetime) -> bytes:
+    return format_datetime(moment, usegmt=True).encode()
 
 
 class Tagger:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -213,21 +212,17 @@ class _Answer:
     async def _stream(
         self, byte_range: ByteRange | None, meta: ObjectMeta | None, receive: Receive, send: Send
     ) -> None:
-        key, etag = self._grant.key, meta.etag if meta else None
-        async with AsyncExitStack() as stack:
-            try:
-                opening = self._store.open(key, byte_range, etag=etag)
-                stream = await stack.enter_async_context(opening)
-            except InvalidRange:
-                # Not for a client that has part of another version: it gets the whole.
-                looked_at = await self._looked_at()
-                if not self._holds(looked_at):
-                    return await self._stream(None, None, receive, send)
+        opening = self._store.open(self._grant.key, byte_range, etag=meta.etag if meta else None)
+        try:
+            async with opening as stream:
+                if byte_range is None or meta is not None or self._holds(stream.meta):
+                    return await self._send(stream, byte_range, receive, send)
+        except InvalidRange:
+            looked_at = await self._looked_at()
+            if self._holds(looked_at):
                 raise self._unsatisfiable(looked_at) from None
-            if byte_range is not None and meta is None and not self._holds(stream.meta):
-                await stack.aclose()
-                return await self._stream(None, None, receive, send)
-            await self._send(stream, byte_range, receive, send)
+        # The client has part of another version: it gets the whole of this one.
+        await self._stream(None, None, receive, send)
 
     async def _send(
         self, stream: ObjectStream, byte_range: ByteRange | None, receive: Receive, send: Send

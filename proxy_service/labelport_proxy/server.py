@@ -17,7 +17,47 @@ socket_buffer = 0
 stall_seconds = 10.0
 
 _WRITE_BUFFER = 16 << 10  # beside what the kernel holds
+_LONGEST_HEAD = 4 << 10  # bytes, of what may be a head and not a chunk of a body
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
+
+
+class Joining(asyncio.Transport):
+    """A transport that sends the head of an answer together with what follows at once.
+
+    Two writes wake the client twice, which costs more than all that is done for a small object.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._held: bytes | None = None
+        for name in (
+            *("abort", "get_extra_info", "get_write_buffer_size", "is_closing", "pause_reading"),
+            *("resume_reading", "set_protocol", "set_write_buffer_limits"),
+        ):
+            setattr(self, name, getattr(transport, name))
+
+    def write(self, data: bytes) -> None:  # type: ignore[override]
+        """Send *data*, or hold it until the next write or the loop's next turn."""
+        held, self._held = self._held, None
+        if held is not None:
+            self._transport.writelines((held, data) if data else (held,))
+        elif len(data) > _LONGEST_HEAD:
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+
+    def close(self) -> None:
+        """Send what is held, and close."""
+        self._send_held()
+        self._transport.close()
+
+    def _send_held(self) -> None:
+        held, self._held = self._held, None
+        if held is not None and not self._transport.is_closing():
+            self._transport.write(held)
 
 
 class Protocol(HttpToolsProtocol):
@@ -33,7 +73,7 @@ class Protocol(HttpToolsProtocol):
     _moves = 0  #: the buffer has been filled or emptied so often
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(Joining(transport, self.loop))
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         raw = transport.get_extra_info("socket")
         if socket_buffer and raw is not None:
@@ -55,7 +95,6 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
-        self._await_head()
 
     def on_headers_complete(self) -> None:
         self._have_head()

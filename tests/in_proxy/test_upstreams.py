@@ -557,7 +557,6 @@ def test_a_client_that_leaves_before_the_store_has_answered_leaves_nothing(
     assert lines.until_request()[-1]["error"] == "StoreTimeout"
 
 
-@pytest.mark.xfail(reason="Wire.send waits for a slot without limit", strict=True)
 def test_nobody_waits_longer_for_a_free_connection_than_for_an_answer(place: Place) -> None:
     """Slow readers may hold all connections that are opened to a store."""
     piece = bytes(16 << 10)

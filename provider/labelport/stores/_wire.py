@@ -49,7 +49,7 @@ class Wire:
         origin = request.url[:path_at]
         head = encoded(request, request.url[authority_at:path_at], request.url[path_at:], uri)
         response = None
-        await self._slots.acquire()
+        await self._slot()
         try:
             connection = await self._asked(request.method, origin, head, uri)
             response = WireResponse(self, origin, connection)
@@ -57,6 +57,18 @@ class Wire:
             if response is None:
                 self._slots.release()
         return response
+
+    async def _slot(self) -> None:
+        """Wait until another connection may be used, no longer than for a new one."""
+        if not self._slots.locked():
+            await self._slots.acquire()  # at once
+            return
+        seconds = self._transport.connect_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise Busy(f"no connection was free within {seconds:g} s", StoreTimeout) from None
 
     async def _asked(self, method: str, origin: str, head: bytes, uri: str) -> Connection:
         """A connection that has its answer: a kept one, or where that has been closed, a new."""
