@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _MOST = 20_000  # decisions that are kept
 _BATCH = 200  # of them made at once
+_REPORT_SECONDS = 600.0
 
 
 class Request(NamedTuple):
@@ -42,59 +44,91 @@ class Grant(NamedTuple):
     access: str  #: says the same only as long as the user has the same rights
 
 
-class Directory:
-    """Decides, by the catalog. What it learns is used again for *seconds*."""
+class _Learned(NamedTuple):
+    """What decides about all objects that a user asks for in a project."""
 
-    def __init__(self, catalog: Catalog, seconds: float) -> None:
+    role: Role | None
+    storages: Sequence[Storage]
+    until: float  #: by the clock of `Kept`, when it must be learned again
+
+
+class Directory:
+    """Decides, by the catalog. What it learns is used again for *seconds*, and no decision of it
+    any longer."""
+
+    def __init__(
+        self, catalog: Catalog, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._catalog = catalog
-        # By half: a decision is made of what may have been learned so long before.
-        self._seconds = seconds / 2
-        self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST)
+        self._seconds = seconds
+        self._clock = clock
+        self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST, clock)
         self._batches = Batches(self._decide_all, most=_BATCH)
         # Only `_decide_all` uses these, which runs once at a time.
-        self._roles: Kept[tuple[int, int], tuple[Role | None]] = Kept(_MOST)
-        self._storages: Kept[int, list[Storage]] = Kept(1_000)
+        self._learned: Kept[tuple[int, int], _Learned] = Kept(_MOST, clock)
+        self._reported: Kept[tuple[int, ...], bool] = Kept(1_000, clock)
 
     async def grant(self, request: Request) -> Grant:
         """What *request* may have. Raises `Refusal`."""
         decision = self._decisions.get(request)
         if decision is None:
-            decision = await self._batches.ask(request)
-            self._decisions.put(request, decision, self._seconds)
+            decision, until = await self._batches.ask(request)
+            self._decisions.put(request, decision, until - self._clock())
         if isinstance(decision, Refusal):
             raise decision.with_traceback(None)  # kept, without what it hung from last time
         return decision
 
-    def _decide_all(self, requests: Sequence[Request]) -> list[Grant | Refusal]:
+    def _decide_all(self, requests: Sequence[Request]) -> list[tuple[Grant | Refusal, float]]:
         numbers = {request.number for request in requests if request.kind == "tasks"}
-        decisions: list[Grant | Refusal] = []
         with self._catalog.read() as connection:
             tasks = access.tasks(connection, numbers) if numbers else {}
-            for request in requests:
-                task = tasks.get(request.number) if request.kind == "tasks" else None
-                try:
-                    decisions.append(self._decide(connection, request, task))
-                except Refusal as refusal:
-                    decisions.append(refusal)
-        return decisions
+            return [
+                self._decided(
+                    connection,
+                    request,
+                    tasks.get(request.number) if request.kind == "tasks" else None,
+                )
+                for request in requests
+            ]
 
-    def _decide(
+    def _decided(
         self, connection: sa.Connection, request: Request, task: TaskAccess | None
-    ) -> Grant:
+    ) -> tuple[Grant | Refusal, float]:
+        """The decision, and until when it is good."""
         what = request.kind.removesuffix("s")
         if request.kind == "tasks" and task is None:
-            raise not_found(what)
+            return not_found(what), self._clock() + self._seconds
         project_id = task.project_id if task else request.number
-        role = self._role(connection, request.user_id, project_id)
-        if role is None:
-            raise not_found(what)
+        learned = self._learn(connection, request.user_id, project_id)
+        if learned.role is None:
+            return not_found(what), learned.until
+        try:
+            storage, key = self._answering(connection, request, task, learned.storages)
+        except Refusal as refusal:
+            return refusal, learned.until
+        rights = f"{request.user_id} {project_id} {learned.role} {storage.id}"
+        return Grant(storage, key, rights), learned.until
+
+    def _learn(self, connection: sa.Connection, user_id: int, project_id: int) -> _Learned:
+        known = self._learned.get((user_id, project_id))
+        if known is None:
+            until = self._clock() + self._seconds
+            role = users.role(connection, user_id, project_id)
+            known = _Learned(role, storages.list_all(connection, project_id), until)
+            self._learned.put((user_id, project_id), known, self._seconds)
+        return known
+
+    def _answering(
+        self,
+        connection: sa.Connection,
+        request: Request,
+        task: TaskAccess | None,
+        known: Sequence[Storage],
+    ) -> tuple[Storage, str]:
+        """The storage that answers, and the key. Raises `Refusal`."""
         uri = _parsed(request.uri)
-        found = resolving.storage_for(
-            uri,
-            self._storages_of(connection, project_id),
-            prefer=task.link_storage_id if task else None,
-        )
-        storage = found.storage
+        prefer = task.link_storage_id if task else None
+        storage, rivals = resolving.storage_for(uri, known, prefer=prefer)
         if task and resolving.refers(task.data, request.uri):
             if storage is None:
                 raise Refusal(
@@ -103,29 +137,22 @@ class Directory:
                     "The task refers to this, but no storage of its project has it.",
                 )
         elif storage is None or not _open_to_members(connection, request.kind, storage, uri.key):
-            raise forbidden(f"This {what} does not refer to that URI.")
-        if found.rivals:
+            raise forbidden(f"This {request.kind.removesuffix('s')} does not refer to that URI.")
+        if rivals:
+            self._report(storage, rivals)
+        return storage, uri.key
+
+    def _report(self, storage: Storage, rivals: Sequence[Storage]) -> None:
+        """Say that it is not clear which storage answers; not again and again."""
+        ids = (storage.id, *(rival.id for rival in rivals))
+        if self._reported.get(ids) is None:
+            self._reported.put(ids, True, _REPORT_SECONDS)
             log.warning(
                 "storage %s answers for %s, as %s could: give them different prefixes",
                 storage.name,
                 storage.location,
-                ", ".join(rival.name for rival in found.rivals),
+                ", ".join(rival.name for rival in rivals),
             )
-        return Grant(storage, uri.key, f"{request.user_id} {project_id} {role} {storage.id}")
-
-    def _role(self, connection: sa.Connection, user_id: int, project_id: int) -> Role | None:
-        known = self._roles.get((user_id, project_id))
-        if known is None:
-            known = (users.role(connection, user_id, project_id),)
-            self._roles.put((user_id, project_id), known, self._seconds)
-        return known[0]
-
-    def _storages_of(self, connection: sa.Connection, project_id: int) -> list[Storage]:
-        known = self._storages.get(project_id)
-        if known is None:
-            known = storages.list_all(connection, project_id)
-            self._storages.put(project_id, known, self._seconds)
-        return known
 
 
 def _parsed(text: str) -> ObjectUri:

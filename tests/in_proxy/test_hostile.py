@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import pytest
 
 from labelport.catalog import Catalog
+from labelport.errors import InvalidRange
 from labelport.model import ByteRange, ObjectMeta, Storage
 from labelport.stores._http import HttpStore
 from labelport.stores.aws_credentials import AwsCredentials, FixedCredentials
@@ -57,6 +58,8 @@ class _Store(MemoryStore):
         self, key: str, byte_range: ByteRange | None = None, *, etag: str | None = None
     ) -> AsyncIterator[MemoryStream]:
         body = BODY[byte_range.start : byte_range.stop] if byte_range else BODY
+        if byte_range and not body:
+            raise InvalidRange("the object ends before")
         yield MemoryStream(body, self._metas[key])
 
 
