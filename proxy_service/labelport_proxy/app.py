@@ -67,7 +67,7 @@ def transport_of(settings: Settings) -> Transport:
         retry=RetryPolicy(attempts=1),
         lean=True,
         chunk_bytes=settings.buffer_size,
-        receive_bytes=settings.socket_buffer // 2,  # stores are nearer than labelers
+        receive_bytes=settings.socket_buffer,
     )
 
 

@@ -147,9 +147,10 @@ class Settings:
     )
     socket_buffer: int = _setting(
         "LABELPORT_PROXY_SOCKET_BUFFER",
-        128 * 1024,
-        "what the kernel is asked to hold for a client, and half of it for a store; 0: as it likes",
-        "128*1024",
+        96 * 1024,
+        "what the kernel is asked to hold for a stream, to the client and from the store each; "
+        "0: as it likes",
+        "96*1024",
     )
 
     @classmethod
