@@ -65,10 +65,7 @@ class Identities:
 
     async def of_authorization(self, header: bytes) -> User:
         """The user of an ``Authorization`` header. Raises `Refusal`."""
-        scheme, _, secret = header.decode("latin-1").strip().partition(" ")
-        if scheme.lower() not in ("bearer", "token"):
-            raise unauthenticated("Use Authorization: Bearer, or Token.")
-        return await self.of_token(secret.strip())
+        return await self.of_token(bearer(header))
 
     async def of_token(self, secret: str) -> User:
         """The user of an API token or of the issuer's JWT. Raises `Refusal`."""
@@ -130,6 +127,14 @@ class Identities:
     def forget_session(self, secret: str) -> None:
         """A session has ended: do not take it from memory."""
         self._known.drop(_digest(secret, TokenKind.SESSION))
+
+
+def bearer(header: bytes) -> str:
+    """The token in an ``Authorization`` header. Raises `Refusal`."""
+    scheme, _, secret = header.decode("latin-1").strip().partition(" ")
+    if scheme.lower() not in ("bearer", "token"):
+        raise unauthenticated("Use Authorization: Bearer, or Token.")
+    return secret.strip()
 
 
 def _digest(secret: str, kind: str) -> bytes:

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from labelport.catalog import Catalog, tokens
 from labelport.model import AccessToken, TokenKind, User
 from labelport_proxy.bodies import read_body
-from labelport_proxy.identifying import COOKIE, Identities, session_secret
+from labelport_proxy.identifying import COOKIE, Identities, bearer, session_secret
 from labelport_proxy.limits import Limits
 from labelport_proxy.observing import exchange_of
 from labelport_proxy.refusing import bad_request
@@ -43,11 +43,12 @@ class Sessions:
 
         Only JSON: a form of a foreign page could log a browser in as somebody else.
         """
-        user = await self._user(request)
+        given = await self._token(request)
+        user = await self.identities.of_token(given)
         exchange = exchange_of(request.scope)
         exchange.user, exchange.outcome = user.id, "session"
         self.limits.count(user.id)
-        token, secret = await asyncio.to_thread(self._create, user)
+        token, secret = await asyncio.to_thread(self._create, user, given)
         body = {
             "user": user.email,
             "expires_at": token.expires_at.isoformat() if token.expires_at else None,
@@ -64,24 +65,29 @@ class Sessions:
         )
         return response
 
-    async def _user(self, request: Request) -> User:
+    async def _token(self, request: Request) -> str:
         authorization = request.headers.get("authorization")
         if authorization is not None:
-            return await self.identities.of_authorization(authorization.encode("latin-1"))
+            return bearer(authorization.encode("latin-1"))
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise bad_request('Send Authorization: Bearer …, or {"token": "…"} as JSON.')
         try:
-            body = msgspec.json.decode(await read_body(request, _MAX_BODY), type=_Body)
+            return msgspec.json.decode(await read_body(request, _MAX_BODY), type=_Body).token
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise bad_request('The body is not {"token": "…"}.') from None
-        return await self.identities.of_token(body.token)
 
-    def _create(self, user: User) -> tuple[AccessToken, str]:
+    def _create(self, user: User, given: str) -> tuple[AccessToken, str]:
         with self.catalog.begin() as connection:
             tokens.prune(connection)
+            found = tokens.user_of(connection, given, TokenKind.API)  # None: it was a JWT
             return tokens.create(
-                connection, user.id, name="browser", kind=TokenKind.SESSION, seconds=self.seconds
+                connection,
+                user.id,
+                name="browser",
+                kind=TokenKind.SESSION,
+                seconds=self.seconds,
+                parent=found[1] if found else None,
             )
 
     async def end(self, request: Request) -> Response:

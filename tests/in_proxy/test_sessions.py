@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from http.cookies import Morsel, SimpleCookie
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -333,3 +334,19 @@ def test_a_refusal_is_not_kept(site):
 
     assert answer.headers["cache-control"] == "no-store"
     assert "set-cookie" not in answer.headers
+
+
+def test_a_session_ends_with_the_token_it_was_begun_with(site):
+    with site.catalog.begin() as connection:
+        made, secret = tokens.create(connection, site.ann.id, name="phone", seconds=60)
+    answer = site.running.as_user(secret).send("POST", "/session")
+    cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+    expires_at = datetime.fromisoformat(json.loads(answer.body)["expires_at"])
+    assert site.anybody.get("tasks", site.task_id, URI, cookie).status == 200
+
+    with site.catalog.begin() as connection:
+        tokens.revoke(connection, made.id)
+
+    assert made.expires_at is not None
+    assert abs((expires_at - made.expires_at).total_seconds()) < 1
+    assert site.anybody.get("tasks", site.task_id, URI, cookie).status == 401

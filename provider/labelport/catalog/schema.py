@@ -97,6 +97,8 @@ access_tokens = sa.Table(
     sa.Column(
         "user_id", ID, sa.ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True
     ),
+    # The token that a session was begun with: it ends with it.
+    sa.Column("parent_id", ID, sa.ForeignKey("access_tokens.id", ondelete="CASCADE"), index=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("kind", sa.Text, nullable=False),
     # SHA-256 in hexadecimal. Without salt: nobody guesses 32 random bytes.

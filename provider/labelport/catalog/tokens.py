@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
@@ -33,8 +34,11 @@ def create(
     name: str,
     kind: TokenKind = TokenKind.API,
     seconds: float | None,
+    parent: AccessToken | None = None,
 ) -> tuple[AccessToken, str]:
     """Create a token that expires *seconds* from now, or never; the token, and its secret.
+
+    :param parent: a token that this one ends with, revoked or expired
 
     Raises:
         NotFound: there is no such user.
@@ -43,13 +47,17 @@ def create(
     check_name("token name", name)
     if seconds is not None and not 0 < seconds <= _MAX_SECONDS:
         raise ConfigurationError("a token lives for more than nothing and at most ten years")
+    ends = [] if seconds is None else [seconds]
+    if parent is not None and parent.expires_at is not None:
+        ends.append((parent.expires_at - datetime.now(UTC)).total_seconds())
     secret = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     values = {
         "user_id": users.get(connection, user_id).id,
         "name": name,
         "kind": kind,
         "digest": _digest(secret),
-        "expires_at": None if seconds is None else in_seconds(seconds),
+        "expires_at": in_seconds(min(ends)) if ends else None,
+        "parent_id": parent and parent.id,
     }
     row = connection.execute(rows.insert().values(values).returning(*_COLUMNS)).one()
     return _token(row), secret

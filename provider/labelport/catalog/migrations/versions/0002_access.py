@@ -42,6 +42,7 @@ def _create_access_tokens() -> None:
         "access_tokens",
         sa.Column("id", ID, nullable=False),
         sa.Column("user_id", ID, nullable=False),
+        sa.Column("parent_id", ID),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("digest", sa.Text, nullable=False),
@@ -53,10 +54,17 @@ def _create_access_tokens() -> None:
         sa.ForeignKeyConstraint(
             ["user_id"], ["users.id"], name="fk_access_tokens_user_id", ondelete="CASCADE"
         ),
+        sa.ForeignKeyConstraint(
+            ["parent_id"],
+            ["access_tokens.id"],
+            name="fk_access_tokens_parent_id",
+            ondelete="CASCADE",
+        ),
         sa.CheckConstraint("kind IN ('api', 'session')", name=op.f("ck_access_tokens_kind")),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_access_tokens_user_id", "access_tokens", ["user_id"])
+    op.create_index("ix_access_tokens_parent_id", "access_tokens", ["parent_id"])
 
 
 def _check_roles() -> None:
