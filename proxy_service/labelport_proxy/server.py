@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Sequence
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 #: The extension of ASGI's scope that holds the connection's transport.
 TRANSPORT = "labelport.transport"
@@ -68,6 +69,7 @@ class Protocol(HttpToolsProtocol):
     streams any more, or waits to be sent behind what is not read, is looked after here.
     """
 
+    _cycles: Sequence[RequestResponseCycle] = ()  #: requests without their whole answer
     _deadline: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None  #: at whether the client has taken something
     _moves = 0  #: the buffer has been filled or emptied so often
@@ -85,6 +87,11 @@ class Protocol(HttpToolsProtocol):
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
+        # uvicorn tells the latest request only; it may be queued behind one that is answered now.
+        for cycle in self._cycles:
+            if not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -99,6 +106,8 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._have_head()
         super().on_headers_complete()
+        waiting = (cycle for cycle in self._cycles if not cycle.response_complete)
+        self._cycles = (*waiting, self.cycle)
 
     @property
     def _busy(self) -> bool:
