@@ -193,7 +193,7 @@ def nginx(folder: Path, name: str, server: str) -> Iterator[Server]:
         f"""daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log stderr error;
 events {{ worker_connections 4096; }}
 http {{
-  access_log off; keepalive_requests 1000000; sendfile on; tcp_nopush on;
+  access_log off; keepalive_requests 1000000; sendfile on;
   client_body_temp_path {folder}/{name}-body; proxy_temp_path {folder}/{name}-proxy;
   fastcgi_temp_path {folder}/{name}-f; uwsgi_temp_path {folder}/{name}-u;
   scgi_temp_path {folder}/{name}-s;

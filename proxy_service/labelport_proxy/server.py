@@ -17,7 +17,7 @@ socket_buffer = 0
 #: How long what was written may wait for a client that takes none of it, set likewise.
 stall_seconds = 10.0
 
-_WRITE_BUFFER = 64 << 10  # bytes, beside what the kernel holds
+_WRITE_BUFFER = 16 << 10  # bytes, beside what the kernel holds
 _LONGEST_HEAD = 4 << 10  # bytes, of what may be a head and not a chunk of a body
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
 
