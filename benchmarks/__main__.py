@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-for name in ("importing", "exporting", "formats"):
+for name in ("importing", "exporting", "formats", "proxy"):
     print(f"== {name}", flush=True)
     file = Path(__file__).parent / f"{name}.py"
     subprocess.run([sys.executable, file], check=True)

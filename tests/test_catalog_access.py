@@ -56,7 +56,6 @@ def test_what_is_no_address_is_refused(connection, email):
 
 def test_unknown_users_are_not_found(connection):
     assert users.find(connection, "ann@example.com") is None
-    assert users.is_active(connection, 7) is False
     for act in (
         lambda: users.get(connection, "ann@example.com"),
         lambda: users.get(connection, 7),
@@ -99,7 +98,6 @@ def test_who_is_not_active_has_no_role_and_no_good_token(connection, ann, cats):
     _, secret = tokens.create(connection, ann.id, name="laptop", seconds=None)
 
     assert users.set_active(connection, ann.id, False).active is False
-    assert users.is_active(connection, ann.id) is False
     assert users.role(connection, ann.id, cats.id) is None
     assert tokens.user_of(connection, secret) is None
     assert len(users.memberships(connection, ann.id)) == 1
@@ -220,18 +218,18 @@ def test_only_expired_sessions_are_pruned(connection, ann):
     assert left == ["session", "endless session", "expired api"]
 
 
-def test_a_task_is_told_with_its_data_and_its_object(connection):
+def test_a_task_is_told_with_its_data_and_its_storage(connection):
     storage = any_storage(connection)
     (task_id,) = import_tasks(connection, storage, ["2024/ä?.jpg"])
 
     found = access.task(connection, task_id)
     assert (found.task_id, found.project_id) == (task_id, storage.project_id)
     assert json.loads(found.data) == {"image": "s3://photos/2024/ä?.jpg"}
-    assert (found.link_storage_id, found.link_key) == (storage.id, "2024/ä?.jpg")
+    assert found.link_storage_id == storage.id
     assert access.task(connection, 99) is None
 
     storages.remove(connection, storage.id)
-    assert access.task(connection, task_id)[3:] == (None, None)
+    assert access.task(connection, task_id).link_storage_id is None
 
 
 def test_an_object_is_a_task_while_both_exist(connection):

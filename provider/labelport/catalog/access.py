@@ -19,17 +19,16 @@ class TaskAccess(NamedTuple):
     project_id: int
     data: str  #: JSON text
     link_storage_id: int | None  #: None: no storage brought it, or that storage was removed
-    link_key: str | None
 
 
 def tasks(connection: sa.Connection, task_ids: Collection[int]) -> dict[int, TaskAccess]:
-    """Some tasks, with the objects that brought them, by id; at most a page of ids."""
+    """Some tasks, with the storages that brought them, by id; at most a page of ids."""
     query = _TASKS.where(rows.c.id.in_(task_ids))
     return {row[0]: TaskAccess(*row) for row in bulk.fetch(connection, query)}
 
 
 def task(connection: sa.Connection, task_id: int) -> TaskAccess | None:
-    """A task, with the object that brought it."""
+    """A task, with the storage that brought it."""
     return tasks(connection, [task_id]).get(task_id)
 
 
@@ -48,5 +47,4 @@ def is_a_task(connection: sa.Connection, storage_id: int, key: str) -> bool:
 _TASKS = sa.select(
     *bulk.columns_of(rows, ("id", "project_id", "data")),
     import_objects.c.storage_id,
-    import_objects.c.key,
 ).select_from(rows.outerjoin(import_objects, import_objects.c.id == rows.c.import_object_id))

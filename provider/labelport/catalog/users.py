@@ -65,12 +65,6 @@ def set_active(connection: sa.Connection, user_id: int, active: bool) -> User:
     return User(*row)
 
 
-def is_active(connection: sa.Connection, user_id: int) -> bool:
-    """Whether there is such a user, and active."""
-    user = _one(connection, users.c.id == user_id)
-    return user is not None and user.active
-
-
 def remove(connection: sa.Connection, user_id: int) -> None:
     """Forget a user, their memberships and their tokens; annotations stay. Raises `NotFound`."""
     if not connection.execute(users.delete().where(users.c.id == user_id)).rowcount:
