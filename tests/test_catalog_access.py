@@ -190,12 +190,15 @@ def test_a_revoked_token_is_no_good(connection, ann):
 def test_use_is_noted_once_a_minute(connection, ann):
     token, _ = tokens.create(connection, ann.id, name="laptop", seconds=None)
 
+    assert tokens.untouched(token)
     tokens.touch(connection, token.id)
+    assert not tokens.untouched(*tokens.list_of(connection, ann.id))
     first = _last_used(connection, ann)
     tokens.touch(connection, token.id)
     assert _last_used(connection, ann) == first
     earlier = first - timedelta(seconds=61)
     connection.execute(schema.access_tokens.update().values(last_used_at=earlier))
+    assert tokens.untouched(*tokens.list_of(connection, ann.id))
     tokens.touch(connection, token.id)
     assert _last_used(connection, ann) >= first
 

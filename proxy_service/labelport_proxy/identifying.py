@@ -104,8 +104,9 @@ class Identities:
         if found is None:
             return None
         user, token = found
-        with self._catalog.begin() as connection:
-            tokens.touch(connection, token.id)
+        if tokens.untouched(token):  # or every look would wait for whoever writes
+            with self._catalog.begin() as connection:
+                tokens.touch(connection, token.id)
         return user
 
     async def _of_jwt(self, issuer: Issuer, text: str) -> User | None:

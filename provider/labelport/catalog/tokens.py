@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
@@ -102,6 +102,12 @@ def revoke_secret(connection: sa.Connection, secret: str, kind: TokenKind | None
     if kind is not None:
         which &= rows.c.kind == kind
     return connection.execute(rows.delete().where(which)).rowcount > 0
+
+
+def untouched(token: AccessToken) -> bool:
+    """Whether `touch` has anything to note, by this machine's clock."""
+    used = token.last_used_at
+    return used is None or datetime.now(UTC) - used > timedelta(seconds=_TOUCH_SECONDS)
 
 
 def touch(connection: sa.Connection, token_id: int) -> None:
