@@ -25,7 +25,7 @@ _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
 class Joining(asyncio.Transport):
     """A transport that sends the head of an answer together with what follows at once.
 
-    Two writes wake the client twice, which costs more than all that is done for a small object.
+    Two writes are two system calls, and wake the client twice.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
