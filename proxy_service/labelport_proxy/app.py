@@ -6,7 +6,7 @@ import asyncio
 import gc
 import logging
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -79,16 +79,8 @@ def _open_store(settings: Settings, storage: Storage) -> Store:
         logs.configure(settings.log_level)
 
 
-def create(
-    settings: Settings,
-    catalog: Catalog,
-    opener: Opener | None = None,
-    started: Callable[[], None] | None = None,
-) -> ASGIApp:
-    """The application on an opened *catalog*, which it closes when it shuts down.
-
-    :param started: called before the first request, with all libraries loaded
-    """
+def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -> ASGIApp:
+    """The application on an opened *catalog*, which it closes when it shuts down."""
     opener = opener or partial(connections.open_store, transport=transport_of(settings))
     stores = Stores(opener)
     identities = Identities(
@@ -116,8 +108,6 @@ def create(
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         await _warm_up(catalog, stores)
-        if started is not None:
-            started()
         watching = asyncio.create_task(watch.run())
         try:
             yield

@@ -72,7 +72,7 @@ class Settings:
     min_rate: int = _setting(
         "LABELPORT_PROXY_MIN_RATE",
         16 * 1024,
-        "bytes a second below which a whole answer is ended, measured over three timeouts",
+        "bytes a second, on average, below which a whole answer is ended after three timeouts",
         "16*1024",
     )
     head_timeout: float = _setting(

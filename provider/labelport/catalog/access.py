@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from labelport.catalog import bulk
 from labelport.catalog.schema import import_objects
 from labelport.catalog.schema import tasks as rows
+from labelport.catalog.tasks import WITH_LINKS
 
 
 class TaskAccess(NamedTuple):
@@ -47,4 +48,4 @@ def is_a_task(connection: sa.Connection, storage_id: int, key: str) -> bool:
 _TASKS = sa.select(
     *bulk.columns_of(rows, ("id", "project_id", "data")),
     import_objects.c.storage_id,
-).select_from(rows.outerjoin(import_objects, import_objects.c.id == rows.c.import_object_id))
+).select_from(WITH_LINKS)
