@@ -13,11 +13,13 @@ import sqlalchemy as sa
 from catalogs import any_storage, import_tasks
 from labelport.catalog import (
     annotations,
+    deleted_annotations,
     events,
     ledger,
     projects,
     recording,
     schema,
+    source_annotations,
     storages,
     tasks,
 )
@@ -193,6 +195,77 @@ def _assert_deleted(connection, storage, exports, seen, gone):
     links = ledger.page(connection, exports.id)
     dead = [link.annotation_id for link in links if link.deleted_at is not None]
     assert dead == [annotation.id for annotation in gone]
+
+
+def test_an_annotation_that_a_tool_sent_is_remembered_when_it_is_deleted(connection, task_id):
+    """By the project and the tool's id; one that no tool sent leaves nothing."""
+    theirs = annotations.create(connection, task_id, ROW, source_id="17")
+    ours = annotations.create(connection, task_id, ROW)
+    annotations.delete(connection, theirs.id)
+    annotations.delete(connection, ours.id)
+
+    assert _remembered(connection) == [("17", False)]
+    then, later = theirs.updated_at, datetime.now(UTC) + timedelta(minutes=1)
+    assert [_stays(connection, "17", moment) for moment in (None, then, later)] == [1, 1, 0]
+    assert _stays(connection, "18", then) is False
+    assert _stays(connection, "17", then, project_id=99) is False
+
+
+def test_what_came_back_may_be_deleted_again(connection, task_id):
+    for _ in range(2):
+        made = annotations.create(connection, task_id, ROW, source_id="17")
+        annotations.delete(connection, made.id)
+    assert _remembered(connection) == [("17", False)]
+    annotations.create(connection, task_id, ROW, source_id="17")
+
+    assert source_annotations.delete(connection, 1, ["17"]) == 1
+    assert _remembered(connection) == [("17", True)]
+    assert _stays(connection, "17", FUTURE) is True
+
+
+def test_annotations_that_go_with_their_task_are_not_remembered(connection, task_id):
+    """Without the task nothing comes back; and its annotations may come with another."""
+    annotations.create(connection, task_id, ROW, source_id="17")
+
+    tasks.delete(connection, [task_id])
+    assert _remembered(connection) == []
+
+
+def test_a_tool_deletes_many_annotations_as_if_one_by_one(connection, storage, exports):
+    """Events, tombstones and counters; those of other projects, or unknown, are left alone."""
+    one, two = import_tasks(connection, storage, ["2024/a.jpg", "2024/b.jpg"])
+    dogs = storages.add(connection, projects.add(connection, "Dogs").id, "dogs", "s3://dogs")
+    (dog,) = import_tasks(connection, dogs, ["2024/rex.jpg"])
+    gone = [
+        annotations.create(connection, task, ROW, source_id=name)
+        for task, name in ((one, "a"), (one, "b"), (two, "c"))
+    ]
+    left = annotations.create(connection, one, ROW, source_id="d")
+    theirs = annotations.create(connection, dog, ROW, source_id="a")
+    for annotation in gone:
+        _exported(connection, exports, annotation)
+    seen = events.newest(connection, storage.project_id)
+
+    names = ["c", "a", "b", "e"]
+    assert source_annotations.delete(connection, storage.project_id, names) == 3
+    _assert_deleted(connection, storage, exports, seen, gone)
+    assert annotations.page(connection) == [left, theirs]
+    assert [_counters(connection, task) for task in (one, two)] == [(1, 0, True), (0, 0, False)]
+    assert _remembered(connection) == [("a", True), ("b", True), ("c", True)]
+
+
+def test_many_annotations_are_deleted_by_as_many_statements_as_one(connection, storage):
+    (task_id,) = import_tasks(connection, storage, ["2024/a.jpg"])
+    names = [str(number) for number in range(50)]
+    for name in names:
+        annotations.create(connection, task_id, ROW, source_id=name)
+    statements: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda *args: statements.append(args[2]))
+
+    source_annotations.delete(connection, storage.project_id, names[:1])
+    of_one = len(statements)
+    source_annotations.delete(connection, storage.project_id, names[1:])
+    assert len(statements) == 2 * of_one
 
 
 def test_events_of_a_project_commit_in_order_of_their_ids(catalog):
@@ -400,6 +473,17 @@ def _two_tasks(catalog):
 def _counters(connection, task_id):
     task = tasks.get(connection, task_id).task
     return task.total_annotations, task.cancelled_annotations, task.is_labeled
+
+
+def _remembered(connection):
+    """The tools' ids of what was deleted, and whether the tools did it."""
+    columns = schema.deleted_annotations.c
+    query = sa.select(columns.source_id, columns.by_tool).order_by(columns.source_id)
+    return [tuple(row) for row in connection.execute(query)]
+
+
+def _stays(connection, source_id, moment, project_id=1):
+    return deleted_annotations.stays_deleted(connection, project_id, source_id, moment)
 
 
 def _exported(connection, storage, annotation):

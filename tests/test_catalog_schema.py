@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from catalogs import any_storage, postgres_database
-from labelport.catalog import Catalog
+from labelport.catalog import Catalog, projects
 from labelport.catalog.schema import IMPORT_LINKS, import_links, metadata
 from labelport.catalog.upgrading import VERSION_TABLE
 
@@ -83,6 +84,18 @@ def test_keys_sort_by_code_point(catalog):
         assert list(connection.scalars(sa.select(objects.c.key).order_by(objects.c.key))) == sorted(
             keys
         )
+
+
+def test_what_tools_deleted_goes_with_its_project(catalog):
+    deleted = metadata.tables["deleted_annotations"]
+    with catalog.begin() as connection:
+        ids = [projects.add(connection, title).id for title in ("Cats", "Dogs")]
+        row = {"source_id": "17", "by_tool": True, "deleted_at": datetime.now(UTC)}
+        connection.execute(deleted.insert(), [{**row, "project_id": number} for number in ids])
+
+        of_cats = metadata.tables["projects"].c.id == ids[0]
+        connection.execute(metadata.tables["projects"].delete().where(of_cats))
+        assert list(connection.scalars(sa.select(deleted.c.project_id))) == ids[1:]
 
 
 def _description(connection: sa.Connection) -> list[str]:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
-from labelport.catalog import Catalog, annotations, ledger, storages, users
+from labelport.catalog import Catalog, annotations, ledger, source_annotations, storages, users
 from labelport.catalog.upgrading import (
     VERSION_TABLE,
     CatalogState,
@@ -20,7 +20,7 @@ from labelport.catalog.upgrading import (
     upgrade,
 )
 from labelport.errors import ConfigurationError
-from labelport.model import Role
+from labelport.model import AnnotationRow, Role
 
 
 @pytest.fixture
@@ -72,6 +72,22 @@ FIRST_VERSION = [
     " VALUES (1, 1, '[]', 'ann@example.com')",
     "INSERT INTO export_links (storage_id, annotation_id, task_id, key) VALUES (1, 1, 1, '1')",
 ]
+
+
+def test_what_tools_delete_is_remembered_from_the_third_version_on(empty):
+    _upgrade_to(empty, "0002")
+    assert check(empty) is CatalogState.BEHIND
+    with empty.begin() as connection:
+        for statement in FIRST_VERSION:
+            connection.exec_driver_sql(statement.replace("'owner'", "'annotator'"))
+        connection.exec_driver_sql("UPDATE annotations SET source_id = '17'")
+
+    assert upgrade(empty) is True
+    assert check(empty) is CatalogState.UP_TO_DATE
+    with empty.begin() as connection:
+        (link,) = ledger.page(connection, 1)
+        assert source_annotations.delete(connection, 1, ["17"]) == 1
+        assert source_annotations.save(connection, "17", link.task_id, AnnotationRow("[]")) is None
 
 
 def _upgrade_to(catalog: Catalog, revision: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -18,6 +18,7 @@ RESULT = [{"value": {"choices": ["cat"]}, "from_name": "kind", "to_name": "image
 OTHER = [{"value": {"choices": ["dog"]}}]
 CREATED, UPDATED = Received(created=1), Received(updated=1)
 DELETED, IGNORED = Received(deleted=1), Received(ignored=1)
+AT_FIRST = "2024-05-01T12:01:00.123456Z"
 
 
 @pytest.fixture
@@ -173,6 +174,82 @@ def test_a_deletion_of_what_is_unknown_is_fine(send, task_ids):
 
     assert send(deleted(17, 18, 17)) == Received(deleted=1, ignored=1)
     assert send(deleted(17)) == IGNORED
+
+
+@pytest.mark.parametrize("again", [created, updated])
+@pytest.mark.parametrize("moment", [AT_FIRST, "2024-05-01T12:00:00Z", "2999-01-01T00:00:00Z", None])
+def test_what_the_tool_deleted_stays_deleted(send, saved, kinds, task_ids, again, moment):
+    """Whatever comes late was said before: tools do not give an id twice."""
+    send(created(task_ids[0]))
+    send(deleted(17))
+
+    assert send(again(task_ids[0], result=OTHER, updated_at=moment)) == IGNORED
+    assert send(deleted(17)) == IGNORED
+    assert saved() == []
+    assert kinds() == [EventKind.CREATED, EventKind.DELETED]
+
+
+def test_what_was_deleted_comes_late_among_others(send, saved, task_ids):
+    send(created(task_ids[0], number=1))
+    send(deleted(1))
+    bodies = [created(task_ids[0], number=n)["annotation"] for n in (1, 2)]
+
+    done = send({"action": "ANNOTATIONS_CREATED", "annotations": bodies})
+    assert done == Received(created=1, ignored=1)
+    assert len(saved()) == 1
+
+
+def test_what_is_deleted_in_one_project_may_be_made_in_another(send, saved, task_ids, dog_id):
+    send(created(task_ids[0]))
+    send(deleted(17))
+
+    assert send(created(dog_id)) == CREATED
+    assert [each.task_id for each in saved()] == [dog_id]
+
+
+def test_a_deletion_that_comes_before_the_creation_deletes_nothing(send, saved, task_ids):
+    """It names no task, so nobody knows of which project; the annotation is there to be seen."""
+    assert send(deleted(17)) == IGNORED
+
+    assert send(created(task_ids[0])) == CREATED
+    assert send(deleted(17)) == DELETED
+    assert saved() == []
+
+
+def test_what_was_deleted_here_comes_back_only_if_it_changes(send, saved, catalog, task_ids):
+    """The tool still has it: somebody who goes on labeling there loses nothing."""
+    send(created(task_ids[0]))
+    with catalog.begin() as connection:
+        annotations.delete(connection, saved()[0].id)
+
+    for moment in (AT_FIRST, at(2), None):
+        assert send(updated(task_ids[0], result=OTHER, updated_at=moment)) == IGNORED
+    assert saved() == []
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    assert send(updated(task_ids[0], result=OTHER, updated_at=tomorrow)) == CREATED
+    assert json.loads(saved()[0].result) == OTHER
+    assert send(deleted(17)) == DELETED
+    assert send(updated(task_ids[0], updated_at="2999-01-01T00:00:00Z")) == IGNORED
+
+
+def test_what_was_deleted_here_is_not_newer_by_a_clock_that_is_ahead(
+    send, saved, catalog, task_ids
+):
+    send(created(task_ids[0], updated_at="2999-01-01T00:00:00Z"))
+    with catalog.begin() as connection:
+        annotations.delete(connection, saved()[0].id)
+
+    assert send(updated(task_ids[0], updated_at="2999-01-01T00:00:00Z")) == IGNORED
+
+
+def test_what_went_with_its_task_does_not_come_back(send, saved, catalog, task_ids):
+    send(created(task_ids[0]))
+    with catalog.begin() as connection:
+        tasks.delete(connection, task_ids[:1])
+
+    with pytest.raises(NotFound):
+        send(created(task_ids[0]))
+    assert saved() == []
 
 
 def test_many_annotations_in_one_delivery(send, saved, task_ids):
@@ -352,3 +429,16 @@ def test_deliveries_at_once_make_one_annotation(send, saved, kinds, task_ids):
     assert sorted(done) == [IGNORED] * 7 + [CREATED]
     assert len(saved()) == 1
     assert kinds() == [EventKind.CREATED]
+
+
+def test_a_deletion_and_late_deliveries_at_once_leave_nothing(send, saved, kinds, task_ids):
+    send(created(task_ids[0]))
+    bodies = [created(task_ids[0]), updated(task_ids[0], updated_at=at(0)), deleted(17)] * 3
+    threads = [threading.Thread(target=send, args=[body]) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert saved() == []
+    assert kinds() == [EventKind.CREATED, EventKind.DELETED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -24,8 +25,13 @@ def receive(catalog: Catalog, body: bytes, *, may_write: Callable[[int], bool]) 
     """Do what the webhook's *body* says, all or nothing, with events as any other change has.
 
     The tool's ids of annotations are remembered, so that a delivery that comes twice changes
-    nothing, one that comes late does not undo what is newer, and an update whose creation got
-    lost creates. What is not about annotations is ignored.
+    nothing, one that comes late does not undo what is newer, a deletion included, and an update
+    whose creation got lost creates. What is not about annotations is ignored.
+
+    A deletion of what is unknown is ignored, and not remembered: it names no task, and so no
+    project. Remembered in all that the caller may write to, it could keep out another tool's
+    annotation of the same id. Should the creation come late, people see the annotation, and can
+    delete it.
 
     :param may_write: whether the caller may change the annotations of the project of this id
 
@@ -45,16 +51,14 @@ def receive(catalog: Catalog, body: bytes, *, may_write: Callable[[int], bool]) 
     _require_tasks(event.saved, projects, writable)
     homes = _homes(sources, writable)
     with catalog.begin() as connection:
-        events.lock(connection, {*projects.values(), *homes.values()})
+        events.lock(connection, {*projects.values(), *homes})
         done = [source_annotations.save(connection, *told) for told in event.saved]
-        done += [
-            source_annotations.delete(connection, homes[source_id], source_id)
-            if source_id in homes
-            else None
-            for source_id in doomed
-        ]
-    created, updated, deleted = (done.count(kind) for kind in EventKind)
-    return Received(created, updated, deleted, done.count(None))
+        deleted = sum(
+            source_annotations.delete(connection, project_id, source_ids)
+            for project_id, source_ids in homes.items()
+        )
+    created, updated = done.count(EventKind.CREATED), done.count(EventKind.UPDATED)
+    return Received(created, updated, deleted, done.count(None) + len(doomed) - deleted)
 
 
 def _require_tasks(saved: Iterable[Told], projects: Mapping[int, int], writable: set[int]) -> None:
@@ -66,8 +70,8 @@ def _require_tasks(saved: Iterable[Told], projects: Mapping[int, int], writable:
             )
 
 
-def _homes(sources: Iterable[tuple[str, int]], writable: set[int]) -> dict[str, int]:
-    """The project of each annotation that is to be deleted, which the tool does not tell."""
+def _homes(sources: Iterable[tuple[str, int]], writable: set[int]) -> dict[int, list[str]]:
+    """What is to be deleted of which project, which the tool does not tell."""
     homes: dict[str, int] = {}
     for source_id, project_id in sources:
         if project_id in writable and homes.setdefault(source_id, project_id) != project_id:
@@ -75,4 +79,7 @@ def _homes(sources: Iterable[tuple[str, int]], writable: set[int]) -> dict[str, 
                 f"annotation {source_id} is in several projects",
                 "Let each labeling tool come as a user of its own, manager of its projects alone",
             )
-    return homes
+    doomed: dict[int, list[str]] = defaultdict(list)
+    for source_id, project_id in homes.items():
+        doomed[project_id].append(source_id)
+    return doomed

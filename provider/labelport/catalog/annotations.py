@@ -7,13 +7,13 @@ nothing is parsed. Whoever changes annotations of several projects in one transa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import TypedDict, Unpack
 
 import sqlalchemy as sa
 
-from labelport.catalog import bulk, events
+from labelport.catalog import bulk, deleted_annotations, events
 from labelport.catalog.clock import now
 from labelport.catalog.schema import annotations as rows
 from labelport.catalog.schema import export_links, tasks
@@ -57,7 +57,7 @@ def create(
     query = rows.insert().values(values).returning(*_COLUMNS)
     saved = Annotation(**connection.execute(query).mappings().one())
     events.record(connection, EventKind.CREATED, rows.c.id == saved.id)
-    _recount(connection, task_id)
+    recount(connection, [task_id])
     return saved
 
 
@@ -80,7 +80,7 @@ def update(
     query = rows.update().where(this).values(values).returning(*_COLUMNS)
     saved = Annotation(**connection.execute(query).mappings().one())
     events.record(connection, EventKind.UPDATED, this)
-    _recount(connection, saved.task_id)
+    recount(connection, [saved.task_id])
     return saved
 
 
@@ -93,13 +93,15 @@ def confirm(connection: sa.Connection, annotation_id: int, updated_at: datetime)
 def delete(connection: sa.Connection, annotation_id: int) -> None:
     """Delete an annotation; its rows of the ledger become tombstones.
 
-    What was exported of it stays in the stores until an export deletes it. Raises `NotFound`.
+    What was exported of it stays in the stores until an export deletes it. A labeling tool that
+    has sent it brings it back only by changing it later. Raises `NotFound`.
     """
     _lock(connection, rows, annotation_id, "annotation")
     this = rows.c.id == annotation_id
     task_id = connection.execute(sa.select(rows.c.task_id).where(this)).scalar_one()
+    deleted_annotations.remember(connection, this)
     bury(connection, this)
-    _recount(connection, task_id)
+    recount(connection, [task_id])
 
 
 def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
@@ -121,6 +123,23 @@ def bury(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
             )
             .values(deleted_at=now(), updated_at=now())
         )
+
+
+def recount(connection: sa.Connection, task_ids: Collection[int]) -> None:
+    """Set the counters of up to a few thousand tasks by what they have: no error is carried on."""
+    counted = sa.select(sa.func.count()).where(rows.c.task_id == tasks.c.id)
+    done = counted.where(~rows.c.was_cancelled).scalar_subquery()
+    cancelled = counted.where(rows.c.was_cancelled).scalar_subquery()
+    connection.execute(
+        tasks.update()
+        .where(tasks.c.id.in_(task_ids))
+        .values(
+            total_annotations=done,
+            cancelled_annotations=cancelled,
+            is_labeled=done >= tasks.c.overlap,
+            updated_at=now(),
+        )
+    )
 
 
 def get(connection: sa.Connection, annotation_id: int) -> Annotation:
@@ -180,27 +199,6 @@ def _lock(connection: sa.Connection, table: sa.Table, number: int, what: str) ->
     if project_id is None:
         raise _not_found(what, number)
     return project_id
-
-
-def _recount(connection: sa.Connection, task_id: int) -> None:
-    """Set a task's counters by what it has: no error made once is carried on."""
-    cancelled = rows.c.was_cancelled
-    total, of_those_cancelled = connection.execute(
-        sa.select(sa.func.count(), sa.func.count(sa.case((cancelled, 1)))).where(
-            rows.c.task_id == task_id
-        )
-    ).one()
-    done = total - of_those_cancelled
-    connection.execute(
-        tasks.update()
-        .where(tasks.c.id == task_id)
-        .values(
-            total_annotations=done,
-            cancelled_annotations=of_those_cancelled,
-            is_labeled=done >= tasks.c.overlap,
-            updated_at=now(),
-        )
-    )
 
 
 def _json(text: str) -> sa.Cast[str]:

@@ -278,6 +278,16 @@ annotations = sa.Table(
 )
 _reference(annotations, "task_id", "tasks.id", ondelete="CASCADE")
 
+# Annotations of labeling tools that are gone, by what their tools call them.
+deleted_annotations = sa.Table(
+    "deleted_annotations",
+    metadata,
+    sa.Column("project_id", ID, sa.ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("source_id", sa.Text, primary_key=True),
+    sa.Column("by_tool", sa.Boolean, nullable=False),  # the tool deleted it, and not we
+    sa.Column("deleted_at", UtcDateTime, nullable=False),
+)
+
 predictions = sa.Table(
     "predictions",
     metadata,

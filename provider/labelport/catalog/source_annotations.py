@@ -11,7 +11,7 @@ from typing import cast
 import sqlalchemy as sa
 
 from labelport.catalog import annotations as saved
-from labelport.catalog import bulk, events
+from labelport.catalog import bulk, deleted_annotations, events
 from labelport.catalog.annotations import Changes
 from labelport.catalog.schema import annotations as rows
 from labelport.catalog.source_tasks import same_json
@@ -44,7 +44,8 @@ def save(
 ) -> EventKind | None:
     """Make an annotation what its tool says it is; what happened to it, if anything.
 
-    What is older than the annotation here changes nothing, nor does what is the same.
+    What is older than the annotation here changes nothing, nor does what is the same, nor what
+    comes after its deletion (`deleted_annotations.stays_deleted`).
 
     Raises:
         NotFound: there is no such task.
@@ -53,6 +54,8 @@ def save(
     project_id = saved.lock_task(connection, task_id)
     known = find(connection, project_id, source_id)
     if known is None:
+        if deleted_annotations.stays_deleted(connection, project_id, source_id, row.updated_at):
+            return None
         saved.create(connection, task_id, row, source_id=source_id)
         return EventKind.CREATED
     if known.task_id != task_id:
@@ -71,14 +74,22 @@ def save(
     return None
 
 
-def delete(connection: sa.Connection, project_id: int, source_id: str) -> EventKind | None:
-    """Delete an annotation, as `annotations.delete` does; None: it is not there."""
+def delete(connection: sa.Connection, project_id: int, source_ids: Sequence[str]) -> int:
+    """Delete annotations of a project because their tool did; how many there were.
+
+    Many cost little more than one. They stay deleted, and leave what `annotations.delete` leaves.
+    """
     events.lock(connection, [project_id])
-    known = find(connection, project_id, source_id)
-    if known is None:
-        return None
-    saved.delete(connection, known.id)
-    return EventKind.DELETED
+    deleted = 0
+    for start in range(0, len(source_ids), _CHUNK):
+        some = rows.c.source_id.in_(source_ids[start : start + _CHUNK])
+        which = (rows.c.project_id == project_id) & some
+        task_ids = list(connection.scalars(sa.select(rows.c.task_id).where(which)))
+        deleted_annotations.remember(connection, which, by_tool=True)
+        saved.bury(connection, which)
+        saved.recount(connection, task_ids)
+        deleted += len(task_ids)
+    return deleted
 
 
 def _changes(known: Annotation, row: AnnotationRow) -> Changes:
