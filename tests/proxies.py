@@ -105,6 +105,7 @@ def proxy(
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=made.keep_alive_seconds,
         timeout_graceful_shutdown=1,
     )

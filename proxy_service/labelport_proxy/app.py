@@ -24,13 +24,15 @@ from labelport.stores.transport import Transport
 from labelport_proxy import logs, openapi, server
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory
+from labelport_proxy.exchange import exchange_of
 from labelport_proxy.health import Health
 from labelport_proxy.identifying import Identities
 from labelport_proxy.limits import Limits
-from labelport_proxy.observing import Observing, exchange_of
+from labelport_proxy.observing import Observing
 from labelport_proxy.oidc import Issuer
 from labelport_proxy.opening import Opener, Stores
 from labelport_proxy.presenting import Tagger
+from labelport_proxy.recording import Recorder
 from labelport_proxy.resolving import Resolve, Serving
 from labelport_proxy.sessions import Sessions
 from labelport_proxy.settings import Settings
@@ -99,7 +101,8 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         max_range_size=settings.max_range_size,
         cache_seconds=settings.cache_timeout,
     )
-    health = Health(catalog, str(settings.metrics_token))
+    recorder = Recorder()
+    health = Health(catalog, str(settings.metrics_token), recorder)
     sessions = Sessions(
         catalog, identities, limits, settings.session_seconds, settings.cookie_secure
     )
@@ -112,7 +115,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         try:
             yield
         finally:
-            logs.hasten()
+            recorder.hasten()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await stores.close()
@@ -127,7 +130,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         Route("/openapi.json", openapi.document),
     ]
     others = Router(routes, redirect_slashes=False, lifespan=lifespan)
-    return Observing(_Paths(serving, others))
+    return Observing(_Paths(serving, others), recorder, settings.forwarded_allow_ips)
 
 
 async def _warm_up(catalog: Catalog, stores: Stores) -> None:
@@ -163,15 +166,15 @@ class _Paths:
         if found is None and scope["path"] != _SESSION:
             return await self._others(scope, receive, send)
         # These two are what pages of other origins may use, if they are named.
-        exchange_of(scope).readers = self._cross_origin.readers(scope["headers"])
+        exchange = exchange_of(scope)
+        exchange.readers = self._cross_origin.readers(exchange.headers.get(b"origin"))
         if scope["method"] == "OPTIONS":
-            return await self._cross_origin.preflight(scope, receive, send)
+            return await self._cross_origin.preflight(exchange)
         if found is None:
             return await self._others(scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(405, "Method Not Allowed", {"Allow": "GET, HEAD, OPTIONS"})
-        scope["path_params"] = {"number": int(found[2])}
-        await self._endpoints[found[1]](scope, receive, send)
+        await self._endpoints[found[1]](exchange, int(found[2]), receive)
 
 
 def _issuer(settings: Settings) -> Issuer | None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from starlette.types import Receive, Scope, Send
-
-from labelport_proxy.observing import exchange_of
-from labelport_proxy.presenting import Headers
+from labelport_proxy.exchange import Exchange, Headers
 
 #: What scripts may see of an answer; a player needs them to seek.
 _EXPOSED = b"accept-ranges, content-length, content-range, etag, retry-after, x-request-id"
@@ -29,11 +26,8 @@ class CrossOrigin:
         policy = b"cross-origin" if is_link else self._own
         return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY)]
 
-    def readers(self, request: Headers) -> Headers:
+    def readers(self, origin: bytes | None) -> Headers:
         """What lets the scripts of the origin that asks read any answer, if it may."""
-        if not self._origins:
-            return []
-        origin = dict(request).get(b"origin")
         if origin not in self._origins or origin is None:
             return []
         return [
@@ -42,9 +36,8 @@ class CrossOrigin:
             (b"access-control-expose-headers", _EXPOSED),
         ]
 
-    async def preflight(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def preflight(self, exchange: Exchange) -> None:
         """Answer an OPTIONS request."""
-        exchange = exchange_of(scope)
         exchange.outcome = "preflight"
         headers = [(b"vary", b"Origin")]
         if exchange.readers:
@@ -53,5 +46,4 @@ class CrossOrigin:
                 (b"access-control-allow-headers", _ALLOWED),
                 (b"access-control-max-age", b"600"),
             ]
-        await send({"type": "http.response.start", "status": 204, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+        await exchange.begin(204, headers)

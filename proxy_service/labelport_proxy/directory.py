@@ -68,15 +68,16 @@ class Directory:
         self._learned: Kept[tuple[int, int], _Learned] = Kept(_MOST, clock)
         self._reported: Kept[tuple[int, ...], bool] = Kept(1_000, clock)
 
+    def known(self, request: Request) -> Grant | None:
+        """What *request* may have, if that was decided a moment ago. Raises `Refusal`."""
+        decision = self._decisions.get(request)
+        return None if decision is None else _granted(decision)
+
     async def grant(self, request: Request) -> Grant:
         """What *request* may have. Raises `Refusal`."""
-        decision = self._decisions.get(request)
-        if decision is None:
-            decision, until = await self._batches.ask(request)
-            self._decisions.put(request, decision, until - self._clock())
-        if isinstance(decision, Refusal):
-            raise decision.with_traceback(None)  # kept, without what it hung from last time
-        return decision
+        decision, until = await self._batches.ask(request)
+        self._decisions.put(request, decision, until - self._clock())
+        return _granted(decision)
 
     def _decide_all(self, requests: Sequence[Request]) -> list[tuple[Grant | Refusal, float]]:
         numbers = {request.number for request in requests if request.kind == "tasks"}
@@ -153,6 +154,12 @@ class Directory:
                 storage.location,
                 ", ".join(rival.name for rival in rivals),
             )
+
+
+def _granted(decision: Grant | Refusal) -> Grant:
+    if isinstance(decision, Refusal):
+        raise decision.with_traceback(None)  # kept, without what it hung from last time
+    return decision
 
 
 def _parsed(text: str) -> ObjectUri:

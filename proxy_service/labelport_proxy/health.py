@@ -14,7 +14,8 @@ from starlette.responses import JSONResponse, Response
 from labelport.catalog import Catalog, upgrading
 from labelport.errors import ConfigurationError
 from labelport_proxy import metrics
-from labelport_proxy.observing import exchange_of
+from labelport_proxy.exchange import exchange_of
+from labelport_proxy.recording import Recorder
 from labelport_proxy.refusing import Refusal, unauthenticated
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Health:
 
     catalog: Catalog
     metrics_token: str  #: empty: nobody is asked for one
+    recorder: Recorder
 
     async def alive(self, request: Request) -> Response:
         """``/healthz``: the event loop turns."""
@@ -53,5 +55,6 @@ class Health:
             _, _, given = request.headers.get("authorization", "").partition(" ")
             if not hmac.compare_digest(given.strip().encode(), self.metrics_token.encode()):
                 raise unauthenticated("Send the metrics token: Authorization: Bearer ….")
+        self.recorder.flush()
         body = await asyncio.to_thread(metrics.exposed)
         return Response(body, headers=_NO_STORE | {"content-type": metrics.CONTENT_TYPE})

@@ -53,6 +53,14 @@ class Identities:
         self._seconds = seconds
         self._known: Kept[bytes, User] = Kept(_MOST)
 
+    def known(self, headers: Mapping[bytes, bytes]) -> User | None:
+        """The user whom `of_headers` found by the same header a moment ago."""
+        given = headers.get(b"authorization")
+        if given is not None:
+            return self._known.get(_digest(bearer(given), TokenKind.API))
+        secret = session_secret(headers)
+        return self._known.get(_digest(secret, TokenKind.SESSION)) if secret else None
+
     async def of_headers(self, headers: Mapping[bytes, bytes]) -> User | None:
         """The user of an ``Authorization`` header, else of the session's cookie; None: neither.
 
@@ -110,7 +118,7 @@ class Identities:
         return user
 
     async def _of_jwt(self, issuer: Issuer, text: str) -> User | None:
-        digest = _digest(text, "jwt")
+        digest = _digest(text, TokenKind.API)
         user = self._known.get(digest)
         if user is None:
             claims = await issuer.verified(text)
@@ -138,9 +146,9 @@ def bearer(header: bytes) -> str:
     return secret.strip()
 
 
-def _digest(secret: str, kind: str) -> bytes:
-    """What a secret is remembered by. In no kind is it taken for one of another."""
-    return sha256(b" ".join((kind.encode(), secret.encode(errors="replace")))).digest()
+def _digest(secret: str, kind: TokenKind) -> bytes:
+    """What a secret is remembered by. A token is never taken for a session."""
+    return sha256(f"{kind} {secret}".encode(errors="replace")).digest()
 
 
 def session_secret(headers: Mapping[bytes, bytes]) -> str | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from labelport_proxy.refusing import too_many
@@ -52,15 +51,14 @@ class Limits:
         bucket.tokens -= 1
         self._buckets.move_to_end(user_id)
 
-    @contextmanager
-    def stream(self, user_id: int) -> Iterator[None]:
-        """One of the user's streams. Raises `Refusal` when it is one too many."""
+    def begin_stream(self, user_id: int) -> None:
+        """Count one of the user's streams. Raises `Refusal` when it is one too many."""
         if self._streams and self._open[user_id] >= self._streams:
             raise too_many("Too many streams are open.", 1)
         self._open[user_id] += 1
-        try:
-            yield
-        finally:
-            self._open[user_id] -= 1
-            if not self._open[user_id]:
-                del self._open[user_id]
+
+    def end_stream(self, user_id: int) -> None:
+        """One of those that were counted has ended."""
+        self._open[user_id] -= 1
+        if not self._open[user_id]:
+            del self._open[user_id]

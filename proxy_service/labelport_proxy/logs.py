@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from typing import TextIO
@@ -19,8 +19,7 @@ _SIGNED = re.compile(
     r"(=|%3D)[^&\s\"'<>]+"
 )
 _BEARER = re.compile(r"(?i)\b(bearer|token) [\w.~+/=-]{8,}")
-_MOMENT_SECONDS = 0.1
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,66 +35,31 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["traceback"] = scrubbed(self.formatException(record.exc_info))
-        return _encode(line).decode()
-
-
-class Lines(logging.StreamHandler[TextIO]):
-    """Writes the lines of a moment at once: one by one, they would cost more than the requests."""
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._due: asyncio.TimerHandle | None = None
-        self.patient = True  #: whether lines may wait for more of them
-
-    def flush(self) -> None:
-        """Write soon; at once where no event loop runs."""
-        try:
-            loop = asyncio.get_running_loop() if self.patient else None
-        except RuntimeError:
-            loop = None
-        if loop is None:
-            self.write()
-        elif self._due is None:
-            self._due = loop.call_later(_MOMENT_SECONDS, self.write)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """A warning waits for nothing."""
-        super().emit(record)
-        if record.levelno >= logging.WARNING:
-            self.write()
-
-    def write(self) -> None:
-        """Write what waits."""
-        self._due = None
-        super().flush()
+        return _encoder.encode(line).decode()
 
 
 @cache
-def _lines() -> Lines:
+def _handler() -> logging.StreamHandler[TextIO]:
     """The one handler of this process."""
     stream = open(sys.stderr.fileno(), "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    handler = Lines(stream)
+    handler: logging.StreamHandler[TextIO] = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     return handler
 
 
-def say(logger: logging.Logger, message: str, fields: Mapping[str, object]) -> None:
-    """`logger.info` with ``fields``, for every request: a record would cost more than the line.
+def write(logger: logging.Logger, lines: Sequence[msgspec.Struct]) -> None:
+    """Log *lines*, which are as `JsonFormatter` would word them, as they are.
 
-    Nothing is scrubbed. Where `configure` was not called, it is a record after all.
+    Nothing is scrubbed. Where `configure` was not called, they become records after all.
     """
-    if not _lines.cache_info().currsize:
-        logger.info(message, extra={"fields": fields})
+    if not _handler.cache_info().currsize:
+        for line in lines:
+            logger.info("request", extra={"fields": msgspec.to_builtins(line)})
         return
-    line: dict[str, object] = {
-        "time": datetime.now(UTC),
-        "level": "info",
-        "logger": logger.name,
-        "message": message,
-    }
-    handler = _lines()
-    handler.stream.write(_encode({**line, **fields}).decode() + "\n")
-    handler.flush()
+    handler = _handler()
+    with handler.lock or nullcontext():
+        handler.stream.write(_encoder.encode_lines(lines).decode())
+        handler.flush()
 
 
 def scrubbed(text: str) -> str:
@@ -107,7 +71,7 @@ def configure(level: str) -> None:
     """Send every log of this process to standard error, as JSON."""
     # What no line of ours shows, and each record would otherwise find out.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = _lines()
+    handler = _handler()
     # Not by the root's handler alone: Airflow, when it is imported for a connection, takes that.
     for name in ("labelport", "labelport_proxy", "uvicorn", "uvicorn.error", None):
         logger = logging.getLogger(name)
@@ -118,10 +82,3 @@ def configure(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True
     for chatty in ("airflow", "alembic", "botocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-
-
-def hasten() -> None:
-    """Write every line at once from now on: the process ends, perhaps by a signal."""
-    if _lines.cache_info().currsize:
-        _lines().patient = False
-        _lines().write()

@@ -1,90 +1,52 @@
-"""Around every request: its id, its line in the log, its numbers, and its error as JSON."""
+"""Around every request: its id, its record, and its error as JSON."""
 
 from __future__ import annotations
 
 import itertools
-import logging
 import re
 import secrets
-import time
 
 import msgspec
-from prometheus_client import Counter
 from sqlalchemy import exc
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from labelport.errors import LabelportError, StoreError
-from labelport_proxy import logs, metrics
-from labelport_proxy.presenting import Headers
+from labelport_proxy import metrics
+from labelport_proxy.exchange import Exchange
+from labelport_proxy.recording import Recorder, log
 from labelport_proxy.refusing import Refusal, refusal_of
 
-log = logging.getLogger("labelport_proxy.access")
-
-_KEY = "labelport.exchange"
 _REQUEST_ID = re.compile(rb"[\w.:-]{8,128}", re.ASCII)
+_FORWARDED = frozenset((b"x-forwarded-for", b"x-forwarded-proto"))
 _CATALOG_FAILED = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 _WORDS = {404: "not_found", 405: "method_not_allowed"}
 _encode = msgspec.json.Encoder().encode
-#: Looked up once: finding a label's child takes longer than counting.
-_COUNTERS: dict[str, Counter] = {}
-
-
-class Exchange:
-    """What is known of a request and its answer so far."""
-
-    __slots__ = (
-        *("begun", "bytes", "error", "first_byte", "outcome", "readers", "request_id", "status"),
-        "user",
-    )
-
-    def __init__(self, request_id: bytes) -> None:
-        self.begun = time.perf_counter()
-        self.request_id = request_id
-        self.user: int | None = None
-        self.status: int | None = None  #: None: nothing was answered
-        self.outcome = ""
-        self.error: str | None = None  #: the class of what a store did wrong, or why we cut off
-        self.first_byte: float | None = None  #: seconds after the request
-        self.bytes = 0  #: of the body
-        self.readers: Headers = []  #: lets scripts of another origin read the answer
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """The exchange that a request is part of."""
-    found: Exchange = scope[_KEY]
-    return found
 
 
 class Observing:
-    """ASGI middleware."""
+    """ASGI middleware.
 
-    def __init__(self, app: ASGIApp) -> None:
+    :param trusted: addresses and networks of reverse proxies, whose word on the client is taken
+    """
+
+    def __init__(self, app: ASGIApp, recorder: Recorder, trusted: str) -> None:
         self._app = app
-        self._process = secrets.token_hex(6).encode()
+        self._forwarded: ASGIApp = ProxyHeadersMiddleware(app, trusted)  # type: ignore[arg-type, assignment]
+        self._recorder = recorder
+        self._process = secrets.token_hex(6)
         self._numbers = itertools.count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = next((v for n, v in scope["headers"] if n == b"x-request-id"), b"")
-        fits = _REQUEST_ID.fullmatch(given)
-        exchange = Exchange(given if fits else b"%b%08x" % (self._process, next(self._numbers)))
-        scope[_KEY] = exchange
+        headers = dict(scope["headers"])
+        exchange = Exchange(scope, headers, send, self._request_id(headers.get(b"x-request-id")))
         scope["app"] = self  # so that Starlette raises what it refuses, and does not word it
-
-        async def observed(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                exchange.status = message["status"]
-                exchange.first_byte = time.perf_counter() - exchange.begun
-                said = [(b"x-request-id", exchange.request_id), *exchange.readers]
-                message["headers"] = [*message["headers"], *said]
-            else:
-                exchange.bytes += len(message.get("body", b""))
-            await send(message)
-
+        app = self._app if _FORWARDED.isdisjoint(headers) else self._forwarded
         try:
-            await self._app(scope, receive, observed)
+            await app(scope, receive, exchange.send)
         except (Refusal, LabelportError, HTTPException) as error:
             refusal = _refusal(error)
             exchange.outcome = refusal.error
@@ -92,25 +54,30 @@ class Observing:
                 complain(exchange, error)
             if exchange.status is not None:
                 raise  # half an answer is out: the server closes the connection
-            await respond(scope, observed, refusal)
+            await respond(exchange, refusal)
         except Exception as error:
             refusal = _unforeseen(exchange, error)
             exchange.outcome = refusal.error
             if exchange.status is not None:
                 raise
-            await respond(scope, observed, refusal)
+            await respond(exchange, refusal)
         finally:
-            _record(scope, exchange)
+            self._recorder.add(exchange)
+
+    def _request_id(self, given: bytes | None) -> str:
+        """The one that a reverse proxy gave the request, or a new one."""
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            return given.decode()
+        return f"{self._process}{next(self._numbers):08x}"
 
 
-async def respond(scope: Scope, send: Send, refusal: Refusal) -> None:
+async def respond(exchange: Exchange, refusal: Refusal) -> None:
     """Answer with *refusal*, as JSON."""
-    exchange = exchange_of(scope)
     body = _encode(
         {
             "error": refusal.error,
             "detail": refusal.detail,
-            "request_id": _id(exchange),
+            "request_id": exchange.request_id,
         }
     )
     headers = [
@@ -120,13 +87,11 @@ async def respond(scope: Scope, send: Send, refusal: Refusal) -> None:
         (b"x-content-type-options", b"nosniff"),
         *((n.lower().encode(), v.encode("latin-1")) for n, v in refusal.headers.items()),
     ]
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if _is_head(scope) else body})
-
-
-def _is_head(scope: Scope) -> bool:
-    found: bool = scope["method"] == "HEAD"
-    return found
+    is_head = exchange.scope["method"] == "HEAD"
+    await exchange.send(
+        {"type": "http.response.start", "status": refusal.status, "headers": headers}
+    )
+    await exchange.send({"type": "http.response.body", "body": b"" if is_head else body})
 
 
 def _refusal(error: Refusal | LabelportError | HTTPException) -> Refusal:
@@ -140,7 +105,7 @@ def _refusal(error: Refusal | LabelportError | HTTPException) -> Refusal:
 
 def _unforeseen(exchange: Exchange, error: Exception) -> Refusal:
     """What the catalog's failure comes to, and our own; the log says why."""
-    extra = {"fields": {"request_id": _id(exchange)}}
+    extra = {"fields": {"request_id": exchange.request_id}}
     if isinstance(error, _CATALOG_FAILED):
         log.error("the catalog does not answer: %s", error, extra=extra)
         after = {"Retry-After": "1"}
@@ -153,41 +118,7 @@ def complain(exchange: Exchange, error: LabelportError, what: str = "") -> None:
     """Count an error, and say in the log what the answer does not, after *what*."""
     exchange.error = type(error).__name__
     metrics.upstream_errors.labels(exchange.error).inc()
-    fields = {"request_id": _id(exchange), "error": exchange.error}
+    fields = {"request_id": exchange.request_id, "error": exchange.error}
     if isinstance(error, StoreError):
         fields["uri"] = error.uri
     log.warning("%s%s", what, error, extra={"fields": fields})
-
-
-def _record(scope: Scope, exchange: Exchange) -> None:
-    outcome = exchange.outcome or ("none" if exchange.status is None else "ok")
-    counter = _COUNTERS.get(outcome)
-    if counter is None:
-        counter = _COUNTERS[outcome] = metrics.requests.labels(outcome)
-    counter.inc()
-    if exchange.first_byte is not None:
-        metrics.first_byte_seconds.observe(exchange.first_byte)
-    if exchange.bytes:
-        metrics.sent_bytes.inc(exchange.bytes)
-    if not log.isEnabledFor(logging.INFO):
-        return
-    client = scope.get("client")
-    fields = {
-        "request_id": _id(exchange),
-        "method": scope["method"],
-        "path": scope["path"],  # never the query: it may be a signed link
-        "status": exchange.status,
-        "outcome": outcome,
-        "user": exchange.user,
-        "client": client[0] if client else None,
-        "bytes": exchange.bytes,
-        "first_byte_seconds": exchange.first_byte and round(exchange.first_byte, 6),
-        "seconds": round(time.perf_counter() - exchange.begun, 6),
-    }
-    if exchange.error:
-        fields["error"] = exchange.error
-    logs.say(log, "request", fields)
-
-
-def _id(exchange: Exchange) -> str:
-    return exchange.request_id.decode("ascii")

@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from labelport.formats import webhooks
 from labelport_proxy import __version__
+from labelport_proxy.exchange import exchange_of
 from labelport_proxy.identifying import COOKIE
-from labelport_proxy.observing import exchange_of
 
 _Json = dict[str, Any]
 

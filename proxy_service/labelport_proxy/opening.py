@@ -78,12 +78,16 @@ class Stores:
         self._failed: Kept[Place, ConfigurationError] = Kept(1_000, clock)
         self._retired: set[Opened] = set()
 
+    def known(self, storage: Storage) -> Opened | None:
+        """The storage's store, if it is open."""
+        found = self._opened.get(_place(storage))
+        return found if found and self._clock() - found.at < _KEEP_SECONDS else None
+
     async def get(self, storage: Storage) -> Opened:
         """The storage's store. Raises `ConfigurationError` where it cannot be opened."""
-        place = Place(storage.scheme, storage.bucket, storage.conn_id)
-        found = self._opened.get(place)
-        if found and self._clock() - found.at < _KEEP_SECONDS:
+        if found := self.known(storage):
             return found
+        place = _place(storage)
         error = self._failed.get(place)
         if error is not None:
             raise error
@@ -136,3 +140,7 @@ class Stores:
             await opened.store.close()
         self._opened.clear()
         self._retired.clear()
+
+
+def _place(storage: Storage) -> Place:
+    return Place(storage.scheme, storage.bucket, storage.conn_id)

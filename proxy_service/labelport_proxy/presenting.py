@@ -15,6 +15,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from labelport.model import ObjectMeta
+from labelport_proxy.exchange import Headers
 
 OCTETS = "application/octet-stream"
 
@@ -60,8 +61,6 @@ GUARDS = (
     (b"referrer-policy", b"no-referrer"),
     (b"accept-ranges", b"bytes"),
 )
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def guessed_type(key: str) -> str | None:

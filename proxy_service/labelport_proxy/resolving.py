@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from labelport.errors import AccessDenied, InvalidRange, ObjectChanged
 from labelport.model import ByteRange, ObjectMeta
@@ -18,12 +18,12 @@ from labelport_proxy import conditions, presenting, ranges
 from labelport_proxy.conditions import Verdict
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory, Grant, Request
+from labelport_proxy.exchange import Exchange, Headers
 from labelport_proxy.identifying import Identities, Link
 from labelport_proxy.limits import Limits
-from labelport_proxy.observing import Exchange, exchange_of
 from labelport_proxy.opening import Opened, Stores
 from labelport_proxy.refusing import Refusal, bad_request, unauthenticated
-from labelport_proxy.streaming import Watch, send_body
+from labelport_proxy.streaming import Flow, Watch, ended_early, send_rest
 
 _LONGEST_QUERY = 16 << 10  # characters: a key has 1,024 bytes, quoted and encoded in base64
 #: What `proxy_url` makes, which is read without looking for anything else in it.
@@ -56,33 +56,37 @@ class _Wanted(NamedTuple):
 
 
 class Resolve:
-    """The endpoint, an ASGI application."""
+    """The endpoint."""
 
     def __init__(self, serving: Serving, kind: Kind) -> None:
         self._serving = serving
         self._kind = kind
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        serving, exchange = self._serving, exchange_of(scope)
-        headers = dict(scope["headers"])
-        number: int = scope["path_params"]["number"]
-        wanted = _wanted(scope["query_string"])
-        user_id, is_link = await self._asking(headers, number, wanted)
+    async def __call__(self, exchange: Exchange, number: int, receive: Receive) -> None:
+        """Answer for the task or project of this *number*."""
+        serving = self._serving
+        wanted = _wanted(exchange.scope["query_string"])
+        user_id, is_link = await self._asking(exchange.headers, number, wanted)
         exchange.user = user_id
         serving.limits.count(user_id)
         if not 0 < number <= _MAX_ID:
             raise Refusal(404, "not_found", f"There is no such {self._kind.removesuffix('s')}.")
-        grant = await serving.directory.grant(Request(user_id, self._kind, number, wanted.uri))
-        opened = await serving.stores.get(grant.storage)
+        request = Request(user_id, self._kind, number, wanted.uri)
+        grant = serving.directory.known(request) or await serving.directory.grant(request)
+        storage = grant.storage
+        opened = serving.stores.known(storage) or await serving.stores.get(storage)
         shared = serving.cross_origin.headers(is_link=is_link)
         # What is signed is a GET: a HEAD would be refused where it leads.
-        redirects = grant.storage.presign and opened.store.signs and scope["method"] == "GET"
+        redirects = storage.presign and opened.store.signs and exchange.scope["method"] == "GET"
         try:
             if redirects:
-                await _redirect(opened, grant, shared, exchange, send)
+                await _redirect(opened, grant, shared, exchange)
             else:
-                with serving.limits.stream(user_id):
-                    await _Answer(serving, opened, grant, shared, scope).give(receive, send)
+                serving.limits.begin_stream(user_id)
+                try:
+                    await _Answer(serving, opened, grant, shared, exchange).give(receive)
+                finally:
+                    serving.limits.end_stream(user_id)
         except AccessDenied:
             serving.stores.refused(opened)
             raise
@@ -92,7 +96,7 @@ class Resolve:
     ) -> tuple[int, bool]:
         """The id of the user who asks, and whether a signed link is all that says so."""
         identities = self._serving.identities
-        user = await identities.of_headers(headers)
+        user = identities.known(headers) or await identities.of_headers(headers)
         if user is not None:
             return user.id, False
         if wanted.link is not None:
@@ -122,13 +126,7 @@ def _query(query_string: bytes) -> dict[str, str]:
     return query
 
 
-async def _redirect(
-    opened: Opened,
-    grant: Grant,
-    shared: presenting.Headers,
-    exchange: Exchange,
-    send: Send,
-) -> None:
+async def _redirect(opened: Opened, grant: Grant, shared: Headers, exchange: Exchange) -> None:
     url, max_age = await opened.signed(grant.key, grant.storage.presign_seconds)
     exchange.outcome = "redirect"
     headers = [
@@ -138,8 +136,7 @@ async def _redirect(
         (b"referrer-policy", b"no-referrer"),
         *shared,
     ]
-    await send({"type": "http.response.start", "status": 303, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await exchange.begin(303, headers)
 
 
 class _Answer:
@@ -150,50 +147,50 @@ class _Answer:
         serving: Serving,
         opened: Opened,
         grant: Grant,
-        shared: presenting.Headers,
-        scope: Scope,
+        shared: Headers,
+        exchange: Exchange,
     ) -> None:
         self._serving = serving
         self._store = opened.store
         self._grant = grant
         self._shared = shared
-        self._scope = scope
-        self._exchange = exchange_of(scope)
-        self._asks = _asks(scope["headers"])
-        is_get = scope["method"] == "GET"
+        self._exchange = exchange
+        self._method = exchange.scope["method"]
+        self._asks = _asks(exchange)
+        is_get = self._method == "GET"
         self._asked = ranges.parse(self._asks.get("range")) if is_get else None
 
-    async def give(self, receive: Receive, send: Send) -> None:
+    async def give(self, receive: Receive) -> None:
         """Answer. An object that changes between two looks at it is looked at once more."""
         try:
-            await self._once(receive, send)
+            await self._once(receive)
         except ObjectChanged:
             if self._exchange.status is not None:
                 raise
-            await self._once(receive, send)
+            await self._once(receive)
 
-    async def _once(self, receive: Receive, send: Send) -> None:
+    async def _once(self, receive: Receive) -> None:
         meta = await self._looked_at() if self._needs_a_look() else None
         if meta is not None:
             verdict = conditions.judge(self._asks, self._tag(meta), meta.modified)
             if verdict is Verdict.NOT_MODIFIED:
-                return await self._bare(send, 304, "not_modified", self._validators(meta))
+                return await self._bare(304, "not_modified", self._validators(meta))
             if verdict is Verdict.FAILED:
                 raise Refusal(412, "precondition_failed", "The object is another one now.")
-            if self._scope["method"] == "HEAD":
+            if self._method == "HEAD":
                 length = (b"content-length", str(meta.size).encode())
-                return await self._bare(send, 200, "head", [length, *self._described(meta)])
+                return await self._bare(200, "head", [length, *self._described(meta)])
         try:
             byte_range = self._byte_range(meta)
         except ranges.NotSatisfiable:
             raise self._unsatisfiable(meta) from None
-        await self._stream(byte_range, meta, receive, send)
+        await self._stream(byte_range, meta, receive)
 
     def _needs_a_look(self) -> bool:
         """Whether the object must be known before it is opened. A 304 opens no body."""
         from_the_end = self._asked is not None and self._asked.first is None
         judged = any(name in self._asks for name in conditions.PRECONDITIONS)
-        return from_the_end or judged or self._scope["method"] == "HEAD"
+        return from_the_end or judged or self._method == "HEAD"
 
     async def _looked_at(self) -> ObjectMeta:
         return await self._store.head(self._grant.key)
@@ -210,22 +207,22 @@ class _Answer:
         return conditions.range_holds(self._asks.get("if-range"), self._tag(meta), meta.modified)
 
     async def _stream(
-        self, byte_range: ByteRange | None, meta: ObjectMeta | None, receive: Receive, send: Send
+        self, byte_range: ByteRange | None, meta: ObjectMeta | None, receive: Receive
     ) -> None:
         opening = self._store.open(self._grant.key, byte_range, etag=meta.etag if meta else None)
         try:
             async with opening as stream:
                 if byte_range is None or meta is not None or self._holds(stream.meta):
-                    return await self._send(stream, byte_range, receive, send)
+                    return await self._send(stream, byte_range, receive)
         except InvalidRange:
             looked_at = await self._looked_at()
             if self._holds(looked_at):
                 raise self._unsatisfiable(looked_at) from None
         # The client has part of another version: it gets the whole of this one.
-        await self._stream(None, None, receive, send)
+        await self._stream(None, None, receive)
 
     async def _send(
-        self, stream: ObjectStream, byte_range: ByteRange | None, receive: Receive, send: Send
+        self, stream: ObjectStream, byte_range: ByteRange | None, receive: Receive
     ) -> None:
         meta, ranged = stream.meta, byte_range is not None
         start, stop = 0, meta.size
@@ -235,26 +232,33 @@ class _Answer:
             stop = meta.size if byte_range.stop is None else min(byte_range.stop, meta.size)
             content_range = f"bytes {start}-{stop - 1}/{meta.size}".encode()
             headers.append((b"content-range", content_range))
-        headers.append((b"content-length", str(stop - start).encode()))
+        length = stop - start
+        headers.append((b"content-length", str(length).encode()))
+        chunks = aiter(stream)
+        first = await anext(chunks, b"") if length else b""
+        if length and not first:
+            raise ended_early()
         self._exchange.outcome = "partial" if ranged else "full"
         status = 206 if ranged else 200
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        with self._serving.watch.flow(timed=ranged) as flow:
-            cut = await send_body(self._scope, receive, send, stream, stop - start, flow)
+        await self._exchange.begin(status, headers, first, length - len(first))
+        if len(first) == length:
+            return
+        with self._serving.watch.over(Flow(len(first), length, timed=ranged)) as flow:
+            cut = await send_rest(self._exchange, receive, chunks, flow)
         if cut is not None:
             self._exchange.outcome = "truncated"
             self._exchange.error = self._exchange.error or cut
 
-    def _described(self, meta: ObjectMeta) -> presenting.Headers:
+    def _described(self, meta: ObjectMeta) -> Headers:
         return [
             *presenting.object_headers(meta, self._tag(meta)),
             *self._kept(),
         ]
 
-    def _validators(self, meta: ObjectMeta) -> presenting.Headers:
+    def _validators(self, meta: ObjectMeta) -> Headers:
         return [*presenting.validators(meta, self._tag(meta)), *self._kept()]
 
-    def _kept(self) -> presenting.Headers:
+    def _kept(self) -> Headers:
         """How long a browser may keep the answer, and whom it may show it to."""
         age = b"private, max-age=%d" % self._serving.cache_seconds
         return [(b"cache-control", age), *self._shared]
@@ -271,18 +275,17 @@ class _Answer:
             {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"},
         )
 
-    async def _bare(
-        self, send: Send, status: int, outcome: str, headers: presenting.Headers
-    ) -> None:
+    async def _bare(self, status: int, outcome: str, headers: Headers) -> None:
         self._exchange.outcome = outcome
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b""})
+        await self._exchange.begin(status, headers)
 
 
-def _asks(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+def _asks(exchange: Exchange) -> dict[str, str]:
     """Conditions and range; those sent in several lines are one list, as all of HTTP's are."""
     asks: dict[str, str] = {}
-    for raw, value in headers:
+    if _ASKING.isdisjoint(exchange.headers):
+        return asks
+    for raw, value in exchange.scope["headers"]:
         if raw in _ASKING:
             name, text = raw.decode(), value.decode("latin-1")
             asks[name] = f"{asks[name]}, {text}" if name in asks else text

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-#: The extension of ASGI's scope that holds the connection's transport.
-TRANSPORT = "labelport.transport"
+#: The extension of ASGI's scope that holds the connection's ``transport``, and ``begin``, see
+#: `Protocol.begin`.
+CONNECTION = "labelport.connection"
 
 #: What the kernel may hold for one client, set before the server starts; 0: as it likes.
 socket_buffer = 0
@@ -20,6 +26,7 @@ stall_seconds = 10.0
 _WRITE_BUFFER = 16 << 10  # bytes, beside what the kernel holds
 _LONGEST_HEAD = 4 << 10  # bytes, of what may be a head and not a chunk of a body
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
+_CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 
 
 class Joining(asyncio.Transport):
@@ -49,6 +56,11 @@ class Joining(asyncio.Transport):
         elif data:
             self._held = data
             self._loop.call_soon(self._send_held)
+
+    def writelines(self, list_of_data: Iterable[bytes]) -> None:  # type: ignore[override]
+        """Send all of it, behind what is held."""
+        self._send_held()
+        self._transport.writelines(list_of_data)
 
     def close(self) -> None:
         """Send what is held, and close."""
@@ -99,15 +111,57 @@ class Protocol(HttpToolsProtocol):
         if not self._busy and self.timeout_keep_alive_task is None:
             self._await_head()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope["extensions"] = {TRANSPORT: {"transport": self.transport}}
-
     def on_headers_complete(self) -> None:
         self._have_head()
         super().on_headers_complete()
-        waiting = (cycle for cycle in self._cycles if not cycle.response_complete)
-        self._cycles = (*waiting, self.cycle)
+        cycle = self.cycle
+        begin = partial(self.begin, cycle)
+        self.scope["extensions"] = {CONNECTION: {"transport": self.transport, "begin": begin}}
+        waiting = [earlier for earlier in self._cycles if not earlier.response_complete]
+        self._cycles = (*waiting, cycle)
+
+    async def begin(
+        self,
+        cycle: RequestResponseCycle,
+        status: int,
+        headers: Sequence[tuple[bytes, bytes]],
+        body: bytes,
+        left: int,
+    ) -> None:
+        """Send the head of an answer with the first bytes of its body, or with all of it.
+
+        It is what uvicorn makes of two messages, in less than half of the time. The rest of the
+        body goes its way.
+
+        :param headers: in lower case, with ``content-length`` and no other framing
+        :param left: how many bytes of the body are to follow
+
+        Raises `RuntimeError` when a header would become two.
+        """
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected:
+            return
+        fields = [*self.server_state.default_headers, *headers]
+        if not cycle.keep_alive:
+            fields.append((b"connection", b"close"))
+        lines = [STATUS_LINE[status], *[b"%b: %b\r\n" % field for field in fields], b"\r\n"]
+        head = b"".join(lines)
+        if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines):
+            raise RuntimeError("a header has several lines")
+        if len(head.translate(None, _CONTROLS)) != len(head):
+            raise RuntimeError("a header has control characters")
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        cycle.chunked_encoding = False
+        cycle.expected_content_length = left
+        self.transport.writelines((head, body) if body else (head,))
+        if not left:
+            cycle.response_complete = True
+            cycle.message_event.set()
+            if not cycle.keep_alive:
+                self.transport.close()
+            cycle.on_response()
 
     @property
     def _busy(self) -> bool:

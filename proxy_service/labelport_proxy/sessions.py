@@ -12,9 +12,9 @@ from starlette.responses import JSONResponse, Response
 from labelport.catalog import Catalog, tokens
 from labelport.model import AccessToken, TokenKind, User
 from labelport_proxy.bodies import read_body
+from labelport_proxy.exchange import exchange_of
 from labelport_proxy.identifying import COOKIE, Identities, bearer, session_secret
 from labelport_proxy.limits import Limits
-from labelport_proxy.observing import exchange_of
 from labelport_proxy.refusing import bad_request
 
 _MAX_BODY = 64 << 10

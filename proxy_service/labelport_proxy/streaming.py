@@ -8,17 +8,17 @@ What cannot be finished is never ended as if it were whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive
 
 from labelport.errors import StoreError, StoreUnavailable
-from labelport.stores import ObjectStream
 from labelport_proxy import metrics
-from labelport_proxy.observing import complain, exchange_of
-from labelport_proxy.server import TRANSPORT
+from labelport_proxy.exchange import Exchange
+from labelport_proxy.observing import complain
+from labelport_proxy.server import CONNECTION
 
 _TICK_SECONDS = 0.5
 
@@ -37,14 +37,16 @@ class Cut(StrEnum):
 class Flow:
     """One body on its way."""
 
-    __slots__ = ("begun", "cut", "moved", "sent", "task", "timed")
+    __slots__ = ("begun", "cut", "length", "moved", "sent", "task", "timed")
 
-    def __init__(self, task: asyncio.Task[None], now: float, *, timed: bool) -> None:
+    def __init__(self, sent: int, length: int, *, timed: bool) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 # servers run every request in one
         self.task = task
         self.timed = timed  #: whether the time limit is for it
-        self.begun = now
-        self.moved = now  #: when the latest chunk went
-        self.sent = 0
+        self.begun = self.moved = asyncio.get_running_loop().time()  #: the latest chunk went
+        self.sent = sent  #: bytes
+        self.length = length  #: bytes
         self.cut: Cut | None = None
 
 
@@ -78,11 +80,8 @@ class Watch:
         return Cut.TOO_SLOW if crawls else None
 
     @contextmanager
-    def flow(self, *, timed: bool) -> Iterator[Flow]:
-        """A flow of the running task, watched until the block ends."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 # servers run every request in one
-        flow = Flow(task, asyncio.get_running_loop().time(), timed=timed)
+    def over(self, flow: Flow) -> Iterator[Flow]:
+        """Watch over *flow*, which the running task sends, until the block ends."""
         self._flows.add(flow)
         metrics.open_streams.inc()
         try:
@@ -92,26 +91,21 @@ class Watch:
             metrics.open_streams.dec()
 
 
-async def send_body(
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    stream: ObjectStream,
-    length: int,
-    flow: Flow,
+async def send_rest(
+    exchange: Exchange, receive: Receive, chunks: AsyncIterator[bytes], flow: Flow
 ) -> Cut | None:
-    """Send the *length* bytes of *stream*; why the connection was cut off instead, if it was."""
-    extension = scope.get("extensions", {}).get(TRANSPORT, {})
+    """Send the *chunks* that are left; why the connection was cut off instead, if it was."""
+    extension = exchange.scope.get("extensions", {}).get(CONNECTION, {})
     transport: asyncio.Transport | None = extension.get("transport")
     left = transport.is_closing if transport else _never
     try:
-        await _pump(send, stream, length, flow, left)
+        await _pump(exchange, chunks, flow, left)
     except asyncio.CancelledError:
         flow.cut = flow.cut or Cut.SHUTDOWN
         flow.task.uncancel()
     except StoreError as error:
         flow.cut = Cut.STORE_FAILED
-        complain(exchange_of(scope), error, f"cut off after {flow.sent} of {length} bytes: ")
+        complain(exchange, error, f"cut off after {flow.sent} of {flow.length} bytes: ")
     if flow.cut is not None:
         metrics.truncations.labels(flow.cut).inc()
         if transport is None:
@@ -124,22 +118,25 @@ async def send_body(
 
 
 async def _pump(
-    send: Send, stream: ObjectStream, length: int, flow: Flow, left: Callable[[], bool]
+    exchange: Exchange, chunks: AsyncIterator[bytes], flow: Flow, left: Callable[[], bool]
 ) -> None:
     clock = asyncio.get_running_loop().time
-    async for chunk in stream:
+    async for chunk in chunks:
         flow.sent += len(chunk)
-        await send({"type": "http.response.body", "body": chunk, "more_body": flow.sent < length})
-        if flow.sent == length:
+        await exchange.go_on(chunk, flow.length - flow.sent)
+        if flow.sent == flow.length:
             return
         flow.moved = clock()
         # A server that has lost its client takes what is sent without a word.
         if left():
             flow.cut = Cut.CLIENT_LEFT
             return
-    if length:
-        raise StoreUnavailable("the store's answer ended early")
-    await send({"type": "http.response.body", "body": b""})
+    raise ended_early()
+
+
+def ended_early() -> StoreUnavailable:
+    """The store's answer was shorter than it had said."""
+    return StoreUnavailable("the store's answer ended early")
 
 
 def _never() -> bool:

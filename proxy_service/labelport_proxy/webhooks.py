@@ -13,9 +13,9 @@ from labelport.catalog import Catalog, users
 from labelport.errors import FormatError, NotFound
 from labelport.model import Role
 from labelport_proxy.bodies import read_body
+from labelport_proxy.exchange import exchange_of
 from labelport_proxy.identifying import Identities
 from labelport_proxy.limits import Limits
-from labelport_proxy.observing import exchange_of
 from labelport_proxy.refusing import Refusal, unauthenticated
 
 _MAX_BODY = 32 << 20

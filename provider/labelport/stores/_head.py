@@ -9,9 +9,9 @@ from multidict import CIMultiDict
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f\x7f]*"
 _STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9]{{2}})(?: {_TEXT})?\r\n")
-_FIELD_LINE = rf"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+({_TEXT}+)\r\n"
-_FIELD = re.compile(_FIELD_LINE)
-_FIELDS = re.compile(rf"(?:{_FIELD_LINE})*+")
+_FIELD = re.compile(
+    rf"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+({_TEXT}+)\r\n", re.MULTILINE
+)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
@@ -139,12 +139,15 @@ def parse_head(head: bytes) -> Head:
     """Read a head, its final empty line left out. Raises `ValueError` when it is none."""
     text = head.decode("latin-1")
     first = _STATUS_LINE.match(text)
-    if first is None or not _FIELDS.fullmatch(text, first.end()):
+    fields = _FIELD.findall(text, first.end()) if first else []
+    # Each line is the first, or one of those found.
+    if first is None or text.count("\n") != len(fields) + 1:
         raise ValueError("no head of an HTTP answer")
-    fields = [(name, value.rstrip(" \t")) for name, value in _FIELD.findall(text, first.end())]
+    if " \r" in text or "\t\r" in text:
+        fields = [(name, value.rstrip(" \t")) for name, value in fields]
     headers = CIMultiDict(fields)
     for name in _SINGLE:
-        if len(set(headers.getall(name, ()))) > 1:
+        if name in headers and len(set(headers.getall(name))) > 1:
             raise ValueError(f"two different {name}")
     kept = first[1] == "1" and "close" not in headers.get("Connection", "").lower()
     return Head(int(first[2]), headers, kept)
