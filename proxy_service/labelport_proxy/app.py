@@ -22,6 +22,7 @@ from labelport.stores import Store
 from labelport.stores._retrying import RetryPolicy
 from labelport.stores.transport import Transport
 from labelport_proxy import logs, openapi, server
+from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory
 from labelport_proxy.exchange import exchange_of
@@ -45,6 +46,8 @@ _CONNECTIONS = 10_000  # to one store: what bounds streams is the limit of each 
 #: Not of any length: `int` gives up on thousands of digits.
 _RESOLVE = re.compile(r"/(tasks|projects)/([0-9]{1,19})/resolve/?", re.ASCII)
 _SESSION = "/session"
+_READ_SECONDS = 5.0  # for the catalog to answer
+_WRITE_SECONDS = 60.0  # while importers write: as long as SQLite waits for its lock
 _GC_THRESHOLD = 50_000  # objects: requests make no cycles, so looking for them can wait
 
 
@@ -84,6 +87,9 @@ def _open_store(settings: Settings, storage: Storage) -> Store:
 def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -> ASGIApp:
     """The application on an opened *catalog*, which it closes when it shuts down."""
     opener = opener or partial(connections.open_store, transport=transport_of(settings))
+    # Together no more than the catalog's pool has connections.
+    reading = CatalogThreads(8, seconds=_READ_SECONDS)
+    writing = CatalogThreads(4, seconds=_WRITE_SECONDS)
     stores = Stores(opener)
     identities = Identities(
         catalog, str(settings.secret), _issuer(settings), seconds=settings.access_seconds
@@ -119,6 +125,8 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await stores.close()
+            reading.close()
+            writing.close()
             catalog.close()
 
     routes = [
