@@ -71,12 +71,17 @@ def guessed_type(key: str) -> str | None:
 
 def content_type(meta: ObjectMeta) -> str:
     """The type to serve an object with: the store's if it tells one, else by the key's ending."""
-    told = _TYPE.fullmatch(meta.content_type.strip())
+    return _told_type(meta.content_type) or _harmless(guessed_type(meta.key) or OCTETS)
+
+
+@lru_cache(maxsize=1024)
+def _told_type(text: str) -> str:
+    """The type that a store tells, made harmless; empty if it tells none."""
+    told = _TYPE.fullmatch(text.strip())
     kind = told[1].lower() if told else ""
-    if kind in _UNTOLD:
-        return _harmless(guessed_type(meta.key) or OCTETS)
-    charset = told[2] if told else None
-    return _harmless(kind) + (f"; charset={charset.lower()}" if charset else "")
+    if told is None or kind in _UNTOLD:
+        return ""
+    return _harmless(kind) + (f"; charset={told[2].lower()}" if told[2] else "")
 
 
 def _harmless(kind: str) -> str:
@@ -85,9 +90,14 @@ def _harmless(kind: str) -> str:
 
 def disposition(kind: str, key: str) -> str:
     """Whether a browser may show an object of this type; what it is called when it is saved."""
-    shown = "inline" if _INERT.fullmatch(kind.partition(";")[0]) else "attachment"
+    shown = "inline" if _is_inert(kind) else "attachment"
     name = key.rstrip("/").rpartition("/")[2] or "object"
     return f"{shown}; filename*=UTF-8''{quote(name, safe='', errors='replace')}"
+
+
+@lru_cache(maxsize=1024)
+def _is_inert(kind: str) -> bool:
+    return _INERT.fullmatch(kind.partition(";")[0]) is not None
 
 
 def object_headers(meta: ObjectMeta, etag: str | None) -> Headers:

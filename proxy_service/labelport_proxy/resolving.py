@@ -170,6 +170,8 @@ class _Answer:
             await self._once(receive)
 
     async def _once(self, receive: Receive) -> None:
+        if not self._asks and self._method == "GET":
+            return await self._stream(None, None, receive)
         meta = await self._looked_at() if self._needs_a_look() else None
         if meta is not None:
             verdict = conditions.judge(self._asks, self._tag(meta), meta.modified)

@@ -24,8 +24,8 @@ class TaskAccess(NamedTuple):
 
 def tasks(connection: sa.Connection, task_ids: Collection[int]) -> dict[int, TaskAccess]:
     """Some tasks, with the storages that brought them, by id; at most a page of ids."""
-    query = _TASKS.where(rows.c.id.in_(task_ids))
-    return {row[0]: TaskAccess(*row) for row in bulk.fetch(connection, query)}
+    found = bulk.fetch(connection, _TASKS, {"ids": [*task_ids]})
+    return {row[0]: TaskAccess(*row) for row in found}
 
 
 def task(connection: sa.Connection, task_id: int) -> TaskAccess | None:
@@ -45,7 +45,12 @@ def is_a_task(connection: sa.Connection, storage_id: int, key: str) -> bool:
     return connection.scalar(query) is not None
 
 
-_TASKS = sa.select(
-    *bulk.columns_of(rows, ("id", "project_id", "data")),
-    import_objects.c.storage_id,
-).select_from(WITH_LINKS)
+#: Made once: putting it together takes as long as asking it.
+_TASKS = (
+    sa.select(
+        *bulk.columns_of(rows, ("id", "project_id", "data")),
+        import_objects.c.storage_id,
+    )
+    .select_from(WITH_LINKS)
+    .where(rows.c.id.in_(sa.bindparam("ids", expanding=True)))
+)

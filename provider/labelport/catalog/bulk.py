@@ -88,12 +88,14 @@ def columns_of(table: sa.Table, names: Sequence[str]) -> list[sa.ColumnElement[A
     ]
 
 
-def fetch(connection: sa.Connection, query: sa.Select[Any]) -> list[Any]:
+def fetch(
+    connection: sa.Connection, query: sa.Select[Any], parameters: Mapping[str, Any] | None = None
+) -> list[Any]:
     """All rows of *query* as the driver's plain tuples, without SQLAlchemy's work on each.
 
     For columns of numbers and text; SQLite's booleans come as 0 and 1.
     """
-    result = connection.execute(query)
+    result = connection.execute(query, parameters)
     cursor: Any = result.cursor
     rows: list[Any] = cursor.fetchall()
     result.close()

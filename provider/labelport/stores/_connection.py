@@ -36,7 +36,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self, buffer: memoryview, settings: Transport, lost: Callable[[Connection], None]
     ) -> None:
-        self.idle_since = 0.0  #: by the loop's clock
+        self._idle_since = 0.0
         self._buffer = buffer
         self._settings = settings
         self._lost = lost
@@ -57,6 +57,11 @@ class Connection(asyncio.BufferedProtocol):
     def alive(self) -> bool:
         """Whether another request can be sent, as far as we know."""
         return self._failure is None
+
+    @property
+    def idle_seconds(self) -> float:
+        """For how long nothing has been asked, once the first answer is settled."""
+        return self._loop.time() - self._idle_since
 
     async def ask(self, method: str, request: bytes) -> None:
         """Send a request and wait for the head of its answer.
@@ -106,7 +111,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._paused:
             self._paused = False
             self._transport.resume_reading()
-        self.idle_since = self._loop.time()
+        self._idle_since = self._loop.time()
         return True
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from labelport.errors import LabelportError
@@ -134,6 +135,7 @@ _HTTP_DATE = re.compile(
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec"
 
 
+@lru_cache(maxsize=1024)
 def _moment(value: str | None) -> datetime | None:
     """An HTTP date in UTC; None when there is none that can be read."""
     if value is None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Self
 
 from labelport.errors import InvalidRange, ObjectChanged, StoreError, StoreUnavailable
 from labelport.model import ByteRange, ObjectMeta
@@ -38,6 +39,7 @@ class Download:
         self._range = byte_range
         self._etag = etag
         self._position = byte_range.start if byte_range else 0
+        self._fruitless = 0  # breaks since the latest byte
         self._response: Response | None = None
 
     async def __aenter__(self) -> Download:
@@ -76,31 +78,33 @@ class Download:
             self._uri, lambda: self._dialect.request("GET", self._key, headers), still_open
         )
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        fruitless = 0
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        assert self._response is not None  # noqa: S101 # entered
         while self._position < self._stop:
-            assert self._response is not None  # noqa: S101 # entered
-            before, broken = self._position, Busy("it ended early")
+            broken = Busy("it ended early")
             try:
-                while chunk := await self._response.chunk():
+                if chunk := await self._response.chunk():
                     piece = chunk[: self._stop - self._position]
                     self._position += len(piece)
-                    yield piece
-                    if self._position == self._stop:
-                        return
+                    self._fruitless = 0
+                    return piece
             except Busy as busy:
                 broken = busy
-            fruitless = 1 if self._position > before else fruitless + 1
-            reason = f"reading broke off at byte {self._position}: {broken}"
-            if fruitless >= self._retry.attempts:
-                raise broken.kind(reason, uri=self._uri)
-            log.debug("resuming %s: %s", self._uri, reason)
-            await self._retry.wait(fruitless)
-            await self._resume(self._response)
+            await self._resume(self._response, broken)
+        raise StopAsyncIteration
 
-    async def _resume(self, broken: Response) -> None:
-        """Ask for the rest of the same version of the object."""
-        broken.release()
+    async def _resume(self, response: Response, broken: Busy) -> None:
+        """Ask for the rest of the same version of the object, not again and again in vain."""
+        self._fruitless += 1
+        reason = f"reading broke off at byte {self._position}: {broken}"
+        if self._fruitless >= self._retry.attempts:
+            raise broken.kind(reason, uri=self._uri)
+        log.debug("resuming %s: %s", self._uri, reason)
+        await self._retry.wait(self._fruitless)
+        response.release()
         if not self.meta.etag:
             raise StoreUnavailable(
                 "reading broke off, and the store gives no etag to resume by", uri=self._uri

@@ -9,9 +9,7 @@ from multidict import CIMultiDict
 
 _TEXT = r"[^\x00-\x08\x0a-\x1f\x7f]*"
 _STATUS_LINE = re.compile(rf"HTTP/1\.([01]) ([1-5][0-9]{{2}})(?: {_TEXT})?\r\n")
-_FIELD = re.compile(
-    rf"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+({_TEXT}+)\r\n", re.MULTILINE
-)
+_FIELD = re.compile(rf"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+({_TEXT}+)\r\n", re.MULTILINE)
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 

@@ -12,7 +12,6 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from urllib.parse import urlsplit
 
@@ -20,10 +19,14 @@ from labelport.errors import ConfigurationError, StoreError, StoreTimeout
 from labelport.stores._connection import Connection, Dropped
 from labelport.stores._dialect import Request
 from labelport.stores._retrying import Busy
+from labelport.stores._slots import Slots
 from labelport.stores.transport import Transport
 
 #: Unused for longer, a connection may have been forgotten on the way.
 MAX_IDLE_SECONDS = 15.0
+
+#: Of every request. Compressed on the way, a body has another length and other ranges.
+_FIELDS = "User-Agent: labelport\r\nAccept-Encoding: identity\r\nConnection: keep-alive"
 
 
 class Wire:
@@ -32,7 +35,7 @@ class Wire:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._buffer = memoryview(bytearray(transport.chunk_bytes))
-        self._slots = asyncio.Semaphore(transport.connections)
+        self._slots = Slots(transport.connections)
         self._open: set[Connection] = set()
         self._idle: dict[str, deque[Connection]] = {}  # by origin, the longest unused first
 
@@ -48,57 +51,50 @@ class Wire:
         path_at = request.url.index("/", authority_at)
         origin = request.url[:path_at]
         head = encoded(request, request.url[authority_at:path_at], request.url[path_at:], uri)
-        response = None
-        await self._slot()
+        if not self._slots.take():
+            await self._slot()
         try:
-            connection = await self._asked(request.method, origin, head, uri)
-            response = WireResponse(self, origin, connection)
-        finally:
-            if response is None:
-                self._slots.release()
-        return response
+            connection = self._kept(origin)
+            if connection is not None:
+                try:
+                    await connection.ask(request.method, head)
+                except Dropped:  # it had been closed meanwhile
+                    connection = None
+            if connection is None:
+                connection = await self._connected(origin, uri)
+                await connection.ask(request.method, head)
+        except BaseException:
+            self._slots.give_back()
+            raise
+        return WireResponse(self, origin, connection)
 
     async def _slot(self) -> None:
         """Wait until another connection may be used, no longer than for a new one."""
-        if not self._slots.locked():
-            await self._slots.acquire()  # at once
-            return
         seconds = self._transport.connect_seconds
         try:
-            async with asyncio.timeout(seconds):
-                await self._slots.acquire()
+            await self._slots.wait(seconds)
         except TimeoutError:
             raise Busy(f"no connection was free within {seconds:g} s", StoreTimeout) from None
-
-    async def _asked(self, method: str, origin: str, head: bytes, uri: str) -> Connection:
-        """A connection that has its answer: a kept one, or where that has been closed, a new."""
-        if connection := self._kept(origin):
-            with suppress(Dropped):
-                await connection.ask(method, head)
-                return connection
-        connection = await self._connected(origin, uri)
-        await connection.ask(method, head)
-        return connection
 
     def _kept(self, origin: str) -> Connection | None:
         """The connection used last, unless that is too long ago."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
-            if connection.alive and not is_old(connection):
+            if connection.alive and connection.idle_seconds <= MAX_IDLE_SECONDS:
                 return connection
             connection.close()
         return None
 
     def give_back(self, origin: str, connection: Connection) -> None:
         """Keep a connection for the next request, or close it when it can carry none."""
-        self._slots.release()
+        self._slots.give_back()
         if not connection.settle():
             connection.close()
             return
         idle = self._idle.setdefault(origin, deque())
         idle.append(connection)
-        while is_old(idle[0]):
+        while idle[0].idle_seconds > MAX_IDLE_SECONDS:
             idle.popleft().close()
 
     async def _connected(self, origin: str, uri: str) -> Connection:
@@ -168,11 +164,6 @@ class WireResponse:
             self._connection = None
 
 
-def is_old(connection: Connection) -> bool:
-    """Whether a connection has been idle for too long."""
-    return asyncio.get_running_loop().time() - connection.idle_since > MAX_IDLE_SECONDS
-
-
 async def addresses(host: str, port: int, uri: str) -> list[str]:
     """The addresses of *host*. Raises `ConfigurationError` when one of them is link-local."""
     loop = asyncio.get_running_loop()
@@ -205,16 +196,10 @@ def unreachable(failure: Exception, host: str, uri: str) -> Exception:
 
 def encoded(request: Request, host: str, target: str, uri: str) -> bytes:
     """A request as it is sent. Raises `StoreError` when HTTP would read it as another."""
-    lines = [
-        f"{request.method} {target} HTTP/1.1",
-        f"Host: {host}",
-        "User-Agent: labelport",
-        # Compressed on the way, a body has another length and other ranges.
-        "Accept-Encoding: identity",
-        "Connection: keep-alive",
-        *(f"{name}: {value}" for name, value in request.headers.items()),
-    ]
-    text = "".join(lines)
-    if not (text.isascii() and text.isprintable()) or " " in target:
+    fields = "".join([f"\r\n{name}: {value}" for name, value in request.headers.items()])
+    text = f"{request.method} {target} HTTP/1.1\r\nHost: {host}\r\n{_FIELDS}{fields}\r\n\r\n"
+    lines = 4 + _FIELDS.count("\n") + len(request.headers)
+    plain = text.isascii() and text.replace("\r\n", "", lines).isprintable()
+    if not plain or " " in target:
         raise StoreError("HTTP carries no control characters and nothing but ASCII", uri=uri)
-    return "\r\n".join((*lines, "", "")).encode()
+    return text.encode()
