@@ -92,7 +92,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     writing = CatalogThreads(4, seconds=_WRITE_SECONDS)
     stores = Stores(opener)
     identities = Identities(
-        catalog, str(settings.secret), _issuer(settings), seconds=settings.access_seconds
+        catalog, reading, str(settings.secret), _issuer(settings), seconds=settings.access_seconds
     )
     limits = Limits(settings.requests_per_second, settings.streams_per_user)
     watch = Watch(timeout=settings.timeout, min_rate=settings.min_rate)
@@ -110,7 +110,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     recorder = Recorder()
     health = Health(catalog, str(settings.metrics_token), recorder)
     sessions = Sessions(
-        catalog, identities, limits, settings.session_seconds, settings.cookie_secure
+        catalog, writing, identities, limits, settings.session_seconds, settings.cookie_secure
     )
     webhooks = Webhooks(catalog, identities, limits)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -15,8 +14,9 @@ from labelport.catalog import Catalog, tokens, users
 from labelport.model import TokenKind, User
 from labelport.resolving import Kind
 from labelport_proxy.caching import Kept
+from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.oidc import Issuer
-from labelport_proxy.refusing import forbidden, unauthenticated
+from labelport_proxy.refusing import Refusal, forbidden, unauthenticated
 
 COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
@@ -41,13 +41,27 @@ class Link(NamedTuple):
             raise forbidden("The link is damaged.") from None
 
 
+class Login(NamedTuple):
+    """Who logs in."""
+
+    user: User
+    ends: float | None  #: Unix seconds at which the JWT ends; None: it is an API token
+
+
 class Identities:
     """Tells who is asking. What a token comes to is used again for *seconds*."""
 
     def __init__(
-        self, catalog: Catalog, secret: str, issuer: Issuer | None, *, seconds: float
+        self,
+        catalog: Catalog,
+        reading: CatalogThreads,
+        secret: str,
+        issuer: Issuer | None,
+        *,
+        seconds: float,
     ) -> None:
         self._catalog = catalog
+        self._reading = reading
         self._secret = secret
         self._issuer = issuer
         self._seconds = seconds
@@ -78,13 +92,27 @@ class Identities:
     async def of_token(self, secret: str) -> User:
         """The user of an API token or of the issuer's JWT. Raises `Refusal`."""
         if len(secret) <= _LONGEST:
-            if self._issuer and secret.count(".") == 2:
+            if self._issuer and _is_jwt(secret):
                 user = await self._of_jwt(self._issuer, secret)
             else:
                 user = await self._of_secret(secret, TokenKind.API)
             if user is not None:
                 return user
-        raise unauthenticated("The token is unknown or has expired.")
+        raise unknown()
+
+    async def login(self, secret: str) -> Login:
+        """Who logs in by an API token or the issuer's JWT. Raises `Refusal`.
+
+        A JWT is looked at anew, and an API token must be: what begins now outlasts what is
+        remembered.
+        """
+        if not self._issuer or not _is_jwt(secret) or len(secret) > _LONGEST:
+            return Login(await self.of_token(secret), None)
+        claims = await self._issuer.verified(secret)
+        user = await self._reading.call(self._by_email, claims.email)
+        if user is None:
+            raise unknown()
+        return Login(user, claims.expires)
 
     def of_link(self, link: Link, kind: Kind, number: int, uri: str) -> int:
         """The id of the user a signed link was made for. Raises `Refusal`.
@@ -101,7 +129,7 @@ class Identities:
         digest = _digest(secret, kind)
         user = self._known.get(digest)
         if user is None:
-            user = await asyncio.to_thread(self._look_up, secret, kind)
+            user = await self._reading.call(self._look_up, secret, kind)
             if user is not None:
                 self._known.put(digest, user, self._seconds)
         return user
@@ -122,7 +150,7 @@ class Identities:
         user = self._known.get(digest)
         if user is None:
             claims = await issuer.verified(text)
-            user = await asyncio.to_thread(self._by_email, claims.email)
+            user = await self._reading.call(self._by_email, claims.email)
             if user is not None:
                 left = claims.expires - time.time()
                 self._known.put(digest, user, min(self._seconds, left))
@@ -144,6 +172,15 @@ def bearer(header: bytes) -> str:
     if scheme.lower() not in ("bearer", "token"):
         raise unauthenticated("Use Authorization: Bearer, or Token.")
     return secret.strip()
+
+
+def unknown() -> Refusal:
+    """A token lets nobody in, or does no more."""
+    return unauthenticated("The token is unknown or has expired.")
+
+
+def _is_jwt(secret: str) -> bool:
+    return secret.count(".") == 2
 
 
 def _digest(secret: str, kind: TokenKind) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from dataclasses import dataclass
 
 import msgspec
@@ -10,10 +10,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from labelport.catalog import Catalog, tokens
-from labelport.model import AccessToken, TokenKind, User
+from labelport.errors import NotFound
+from labelport.model import AccessToken, TokenKind
 from labelport_proxy.bodies import read_body
+from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.exchange import exchange_of
-from labelport_proxy.identifying import COOKIE, Identities, bearer, session_secret
+from labelport_proxy.identifying import (
+    COOKIE,
+    Identities,
+    Login,
+    bearer,
+    session_secret,
+    unknown,
+)
 from labelport_proxy.limits import Limits
 from labelport_proxy.refusing import bad_request
 
@@ -29,9 +38,10 @@ class Sessions:
     """Cookie sessions. They are rows of the catalog: ending one ends it everywhere."""
 
     catalog: Catalog
+    writing: CatalogThreads
     identities: Identities
     limits: Limits
-    seconds: int  #: how long one lives
+    seconds: int  #: how long one lives at most
     secure: bool  #: whether browsers send the cookie over HTTPS only
 
     async def session(self, request: Request) -> Response:
@@ -44,20 +54,18 @@ class Sessions:
         Only JSON: a form of a foreign page could log a browser in as somebody else.
         """
         given = await self._token(request)
-        user = await self.identities.of_token(given)
+        login = await self.identities.login(given)
         exchange = exchange_of(request.scope)
-        exchange.user, exchange.outcome = user.id, "session"
-        self.limits.count(user.id)
-        token, secret = await asyncio.to_thread(self._create, user, given)
-        body = {
-            "user": user.email,
-            "expires_at": token.expires_at.isoformat() if token.expires_at else None,
-        }
+        exchange.user, exchange.outcome = login.user.id, "session"
+        self.limits.count(login.user.id)
+        token, secret = await self.writing.call(self._create, login, given)
+        expires_at = token.expires_at or token.created_at  # sessions do expire
+        body = {"user": login.user.email, "expires_at": expires_at.isoformat()}
         response = JSONResponse(body, 201, {"cache-control": "no-store"})
         response.set_cookie(
             COOKIE,
             secret,
-            max_age=self.seconds,
+            max_age=round((expires_at - token.created_at).total_seconds()),
             path="/",
             secure=self.secure,
             httponly=True,
@@ -77,25 +85,36 @@ class Sessions:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise bad_request('The body is not {"token": "…"}.') from None
 
-    def _create(self, user: User, given: str) -> tuple[AccessToken, str]:
+    def _create(self, login: Login, given: str) -> tuple[AccessToken, str]:
+        """A session that ends with what it is begun with. Raises `Refusal`."""
+        left = self.seconds if login.ends is None else login.ends - time.time()
+        if left <= 0:
+            raise unknown()  # the issuer's clock and ours differ
         with self.catalog.begin() as connection:
             tokens.prune(connection)
-            found = tokens.user_of(connection, given, TokenKind.API)  # None: it was a JWT
-            return tokens.create(
-                connection,
-                user.id,
-                name="browser",
-                kind=TokenKind.SESSION,
-                seconds=self.seconds,
-                parent=found[1] if found else None,
-            )
+            found = None
+            if login.ends is None:
+                found = tokens.user_of(connection, given, TokenKind.API)
+                if found is None:
+                    raise unknown()  # revoked a moment ago, and still remembered
+            try:
+                return tokens.create(
+                    connection,
+                    login.user.id,
+                    name="browser",
+                    kind=TokenKind.SESSION,
+                    seconds=min(self.seconds, left),
+                    parent=found[1] if found else None,
+                )
+            except NotFound:
+                raise unknown() from None
 
     async def end(self, request: Request) -> Response:
         """``DELETE``: log out. It is no error not to be logged in."""
         exchange_of(request.scope).outcome = "session"
         secret = session_secret(dict(request.scope["headers"]))
         if secret:
-            await asyncio.to_thread(self._revoke, secret)
+            await self.writing.call(self._revoke, secret)
             self.identities.forget_session(secret)
         response = Response(status_code=204)
         response.delete_cookie(COOKIE, path="/", secure=self.secure, httponly=True, samesite="lax")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,6 +184,39 @@ def test_a_jwt_may_begin_a_session(site):
     assert answer.status == 201
     client = Client(site.running.url, {"Cookie": cookie})
     assert client.get("tasks", site.task_id, URI).status == 200
+
+
+def test_a_session_ends_with_the_jwt_it_was_begun_with(site):
+    ends = int(time.time()) + 300
+    answer = site.running.as_user(site.issuer.token(exp=ends)).send("POST", "/session")
+    expires_at = datetime.fromisoformat(json.loads(answer.body)["expires_at"])
+
+    assert abs(expires_at.timestamp() - ends) < 1
+    past_its_end = site.issuer.token(exp=int(time.time()) - LEEWAY + 20)
+    assert site.ask(past_its_end) == (200, "")
+    assert site.running.as_user(past_its_end).send("POST", "/session").status == 401
+
+
+def test_a_jwt_whose_user_is_removed_begins_no_session(rsa_key, sqlite_template, tmp_path):
+    with (
+        oidc_issuer(rsa_key) as issuer,
+        served(
+            sqlite_template,
+            tmp_path,
+            Root(tmp_path),
+            access_seconds=60.0,
+            oidc_issuer=issuer.url,
+            oidc_audience=AUDIENCE,
+        ) as (catalog, running),
+    ):
+        ann = somebody(catalog, "ann@example.org")
+        client = running.as_user(issuer.token())
+        assert client.get("tasks", 1, URI).status == 404
+        with catalog.begin() as connection:
+            users.remove(connection, ann.id)
+
+        assert client.get("tasks", 1, URI).status == 404
+        assert verdict(client.send("POST", "/session")) == (401, "unauthenticated")
 
 
 def test_what_is_remembered_of_a_token_ends_with_it(rsa_key, sqlite_template, tmp_path):

@@ -349,4 +349,26 @@ def test_a_session_ends_with_the_token_it_was_begun_with(site):
 
     assert made.expires_at is not None
     assert abs((expires_at - made.expires_at).total_seconds()) < 1
+    assert int(cookie_of(answer)["max-age"]) in (59, 60)
     assert site.anybody.get("tasks", site.task_id, URI, cookie).status == 401
+
+
+@pytest.mark.parametrize("removed", [False, True], ids=["token", "user"])
+def test_a_token_that_is_still_remembered_begins_no_session(removed, site):
+    """What is taken away works for seconds only: nothing that lasts longer comes of it."""
+    bob = site.new_user(f"bob-{removed}@example.org")
+    with proxy(Catalog(str(site.catalog.engine.url)), Root(Path()), access_seconds=60.0) as running:
+        client = running.as_user(bob.secret)
+        assert client.get("tasks", site.task_id, URI).status == 404
+        with site.catalog.begin() as connection:
+            if removed:
+                users.remove(connection, bob.id)
+            else:
+                (token,) = tokens.list_of(connection, bob.id)
+                tokens.revoke(connection, token.id)
+
+        assert client.get("tasks", site.task_id, URI).status == 404
+        answer = client.send("POST", "/session")
+
+    assert verdict(answer) == (401, "unauthenticated")
+    assert "set-cookie" not in answer.headers
