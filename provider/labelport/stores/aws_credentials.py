@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from labelport.errors import StoreTimeout
+from labelport.stores._blocking import in_own_thread
+
 
 @dataclass(frozen=True)
 class AwsCredentials:
@@ -48,8 +51,9 @@ class BlockingCredentials:
     :param seconds: how long an answer is used before *fetch* is asked again.
     :param min_refresh_seconds: how soon after *fetch* a refusal may cause another: where rights
         are missing rather than expired, every request is refused.
-    :param failed_seconds: how long what *fetch* raised is raised again, and it is not asked.
-    :param patience_seconds: how long after its begin anybody waits for *fetch*.
+    :param failed_seconds: for how long what *fetch* raised is raised again.
+    :param patience_seconds: how long *fetch* may take before nobody waits for it any more. What it
+        returns later is used.
     """
 
     def __init__(
@@ -59,7 +63,7 @@ class BlockingCredentials:
         seconds: float = 60.0,
         min_refresh_seconds: float = 10.0,
         failed_seconds: float = 5.0,
-        patience_seconds: float = 10.0,
+        patience_seconds: float = 20.0,
     ) -> None:
         self._fetch = fetch
         self._seconds = seconds
@@ -67,21 +71,37 @@ class BlockingCredentials:
         self._failed_seconds = failed_seconds
         self._patience_seconds = patience_seconds
         self._credentials: AwsCredentials | None = None
-        self._fetched_at = float("-inf")  # monotonic, as are the others
-        self._fetching: asyncio.Future[AwsCredentials | None] | None = None  # or what has failed
-        self._begun_at = self._failed_until = float("-inf")
+        self._fetched_at = float("-inf")  # monotonic, as all of these
+        self._again_at = float("-inf")
+        self._begun_at = float("-inf")
+        self._fetching: asyncio.Task[None] | None = None  # the latest
 
     async def __call__(self, *, refresh: bool = False) -> AwsCredentials | None:
         """The latest credentials, fetched anew when they are due or refused.
 
-        Raises what *fetch* does, and `StoreTimeout` where it does not come to an end.
+        Raises what *fetch* raised, or `StoreTimeout` while it does not end.
         """
         limit = self._min_refresh_seconds if refresh else self._seconds
-        if time.monotonic() - self._fetched_at < limit:
+        now = time.monotonic()
+        if now - self._fetched_at < limit:
             return self._credentials
-        fetching = self._fetching or self._begin()
-        left = self._begun_at + self._patience_seconds - time.monotonic()
-        await asyncio.wait([fetching], timeout=max(0.0, left))
+        fetching = self._fetching
+        if fetching is None or (fetching.done() and now >= self._again_at):
+            self._begun_at = now
+            self._fetching = fetching = asyncio.create_task(self._fetch_anew())
+            fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
+        patience = self._begun_at + self._patience_seconds - now
+        await asyncio.wait([fetching], timeout=max(0.0, patience))
         if not fetching.done():
-            raise StoreTimeout("whoever has the AWS credentials does not answer")
-        return fetching.result()
+            raise StoreTimeout("the AWS credentials are not there in time")
+        fetching.result()
+        return self._credentials
+
+    async def _fetch_anew(self) -> None:
+        try:
+            self._credentials = await in_own_thread(self._fetch)
+        except Exception:
+            # Whoever waits raises it, and so does whoever comes soon after.
+            self._again_at = time.monotonic() + self._failed_seconds
+            raise
+        self._fetched_at = time.monotonic()
