@@ -112,7 +112,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     sessions = Sessions(
         catalog, writing, identities, limits, settings.session_seconds, settings.cookie_secure
     )
-    webhooks = Webhooks(catalog, identities, limits)
+    webhooks = Webhooks(catalog, reading, writing, identities, limits)
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:

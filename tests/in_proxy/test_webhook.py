@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -140,9 +143,11 @@ def test_whoever_is_no_manager_deletes_nothing(site):
     number = site.task()
     site.send(told_of("ANNOTATION_CREATED", number))
     annotator = somebody(site.catalog, f"{time.time_ns()}@example.org", site.cats)
-    client = site.running.as_user(annotator.secret)
+    other = somebody(site.catalog, f"{time.time_ns()}@example.org", site.dogs, role=Role.MANAGER)
 
-    assert counts(site.send(deletion(number), client)) == {"ignored": 1}
+    assert site.send(deletion(number), site.running.as_user(annotator.secret)).status == 404
+    answer = site.send(deletion(number), site.running.as_user(other.secret))
+    assert counts(answer) == {"ignored": 1}
     assert site.kinds(number) == [EventKind.CREATED]
 
 
@@ -234,3 +239,63 @@ def test_nobodys_body_is_not_even_read(site):
     answer = Client(site.running.url).send("POST", PATH, headers)
 
     assert verdict(answer) == (401, "unauthenticated")
+
+
+def test_the_body_of_whoever_manages_nothing_is_not_read_either(site):
+    annotator = somebody(site.catalog, f"{time.time_ns()}@example.org", site.cats)
+    headers = {"Content-Length": str(1 << 30)}
+    answer = site.running.as_user(annotator.secret).send("POST", PATH, headers)
+
+    assert verdict(answer) == (404, "not_found")
+
+
+@contextmanager
+def held_delivery(running: Running, secret: str, sent: int) -> Iterator[None]:
+    """A delivery that stands still once the proxy has read *sent* bytes, or nearly so."""
+    place = urlsplit(running.url)
+    lines = [f"POST {PATH} HTTP/1.1", "Host: proxy", f"Authorization: Token {secret}"]
+    lines.append(f"Content-Length: {32 << 20}")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)
+        connection.settimeout(30)
+        connection.connect((place.hostname, place.port))
+        connection.sendall("\r\n".join([*lines, "", ""]).encode() + b" " * sent)
+        yield
+
+
+def test_deliveries_of_one_user_at_once_are_counted(sqlite_template, tmp_path):
+    """As streams are: each is held in memory."""
+    with served(sqlite_template, tmp_path, Root(tmp_path), streams_per_user=1) as (
+        catalog,
+        running,
+    ):
+        cats = project(catalog, "cats")
+        tool, other = (
+            somebody(catalog, f"{name}@example.org", cats, role=Role.MANAGER) for name in "ab"
+        )
+        clients = [running.as_user(user.secret) for user in (tool, other)]
+        body = json.dumps({"action": "TASKS_CREATED"}).encode()
+        with held_delivery(running, tool.secret, 4 << 20):
+            answers = [client.send("POST", PATH, body=body) for client in clients]
+            assert verdict(answers[0]) == (429, "too_many_requests")
+            assert counts(answers[1]) == {"ignored": 1}
+
+        until = time.monotonic() + 10
+        while clients[0].send("POST", PATH, body=body).status == 429:
+            assert time.monotonic() < until
+
+
+def test_large_deliveries_wait_for_each_other_and_small_ones_do_not(site):
+    number, other = site.task(), site.task()
+    large = json.dumps(told_of("ANNOTATION_CREATED", number)).encode().ljust(1 << 20)
+    with ThreadPoolExecutor(1) as pool:
+        with ExitStack() as held:
+            for _ in range(4):
+                held.enter_context(held_delivery(site.running, site.tool.secret, 4 << 20))
+            waiting = pool.submit(site.send, large)
+
+            assert counts(site.send(told_of("ANNOTATION_CREATED", other))) == {"created": 1}
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+
+        assert counts(waiting.result()) == {"created": 1}
