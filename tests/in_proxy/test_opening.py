@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,7 @@ from buckets import Bucket, aws_connection
 from labelport.catalog import Catalog, storages
 from labelport.connections import open_store
 from labelport.connections.lookup import find_or_none
-from labelport.errors import ConfigurationError
+from labelport.errors import ConfigurationError, StoreTimeout
 from labelport.importing import import_storage
 from labelport.model import Direction, Storage
 from labelport.stores.memory import MemoryStore
@@ -258,15 +260,18 @@ def test_storages_that_could_both_answer_are_reported(site, connect, caplog):
 
 
 class Opener:
-    """Opens stores in memory, and counts; refuses while it is told to."""
+    """Opens stores in memory, and counts; refuses or waits while it is told to."""
 
     def __init__(self) -> None:
         self.calls = 0
         self.open = 0
         self.error: ConfigurationError | None = None
+        self.may_end = threading.Event()
+        self.may_end.set()
 
     def __call__(self, storage: Storage) -> MemoryStore:
         self.calls += 1
+        assert self.may_end.wait(30)
         if self.error:
             raise self.error
         self.open += 1
@@ -306,16 +311,23 @@ class Opening(NamedTuple):
         assert all(not isinstance(e, Exception) or e is self.opener.error for e in with_error)
         return self.opener.calls
 
+    async def known(self) -> None:
+        """Wait until the store is opened, by a thread that tells nobody here."""
+        async with asyncio.timeout(10):
+            while not self.stores.known(STORAGE):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
-def with_stores(story: Callable[[Opening], Any]) -> None:
+
+def with_stores(story: Callable[[Opening], Any], **patience: float) -> None:
     """Run *story*, and see that every store is closed in the end."""
 
     async def run() -> None:
         opener, now = Opener(), Time()
-        opening = Opening(opener, now, Stores(opener, now))
+        opening = Opening(opener, now, Stores(opener, now, **patience))
         try:
             await story(opening)
         finally:
+            opener.may_end.set()
             await opening.stores.close()
         assert opener.open == 0
 
@@ -398,6 +410,94 @@ def test_credentials_that_were_refused_are_looked_up_again_after_a_pause():
         assert await o.calls() == 2
 
     with_stores(story)
+
+
+def test_a_store_goes_on_where_it_cannot_be_opened_again():
+    """Whatever tells connections fails at times; the store that is open does not for that."""
+
+    async def story(o: Opening) -> None:
+        old = await o.stores.get(STORAGE)
+        o.opener.error = ConfigurationError("connection 'photos' is not defined")
+        o.time.now += 901
+        assert [await o.stores.get(STORAGE) for _ in range(3)] == [old] * 3
+        assert o.stores.known(STORAGE) is old
+        assert o.opener.calls == 2
+        o.time.now += 6
+        assert await o.stores.get(STORAGE) is old
+        assert o.opener.calls == 3
+
+        o.opener.error = None
+        o.time.now += 6
+        assert await o.stores.get(STORAGE) is not old
+
+    with_stores(story)
+
+
+def test_it_does_not_go_on_for_ever():
+    """The connection may have been deleted."""
+
+    async def story(o: Opening) -> None:
+        await o.stores.get(STORAGE)
+        o.opener.error = ConfigurationError("connection 'photos' is not defined")
+        o.time.now += 901
+        await o.stores.get(STORAGE)
+        o.time.now += 901
+
+        with pytest.raises(ConfigurationError):
+            await o.stores.get(STORAGE)
+
+    with_stores(story)
+
+
+def test_a_refusal_does_not_end_a_store_that_cannot_be_opened_again():
+    async def story(o: Opening) -> None:
+        old = await o.stores.get(STORAGE)
+        o.opener.error = ConfigurationError("connection 'photos' is not defined")
+        o.time.now += 31
+        o.stores.refused(old)
+        assert await o.stores.get(STORAGE) is old
+        o.stores.refused(old)
+        assert await o.stores.get(STORAGE) is old
+        assert o.opener.calls == 2
+
+    with_stores(story)
+
+
+def test_nobody_waits_for_ever_for_a_store():
+    """The first waits for so long, the next not at all, and what is opened late is used."""
+
+    async def story(o: Opening) -> None:
+        o.opener.may_end.clear()
+        for _ in range(2):
+            begun = time.monotonic()
+            got = await asyncio.gather(
+                *(o.stores.get(STORAGE) for _ in range(5)), return_exceptions=True
+            )
+            assert [type(each) for each in got] == [StoreTimeout] * 5
+        assert time.monotonic() - begun < 0.15
+        o.opener.may_end.set()
+        await o.known()
+
+        assert o.opener.calls == 1
+
+    with_stores(story, patience_seconds=0.2)
+
+
+def test_a_store_goes_on_while_it_is_opened_again_slowly():
+    async def story(o: Opening) -> None:
+        old = await o.stores.get(STORAGE)
+        o.opener.may_end.clear()
+        o.time.now += 901
+
+        assert await asyncio.gather(*(o.stores.get(STORAGE) for _ in range(5))) == [old] * 5
+        assert o.stores.known(STORAGE) is old
+        o.time.now += 901
+        with pytest.raises(StoreTimeout):
+            await o.stores.get(STORAGE)
+        o.opener.may_end.set()
+        await o.known()
+
+    with_stores(story, patience_seconds=30.0, reopen_seconds=0.05)
 
 
 def test_a_storage_with_another_connection_is_opened_anew():
