@@ -193,7 +193,7 @@ def test_every_refusal_names_the_object(store: LocalStore) -> None:
     ("key", "wanted"),
     [
         ("a.png", ("image/png", "")),
-        ("a.json.gz", ("application/json", "gzip")),
+        ("a.json.gz", ("application/octet-stream", "")),
         ("a", ("application/octet-stream", "")),
     ],
 )

@@ -24,6 +24,8 @@ def read(**environ: str) -> Settings:
     ("variable", "text", "name", "value"),
     [
         ("RESOLVER_PROXY_BUFFER_SIZE", "4096", "buffer_size", 4096),
+        ("RESOLVER_PROXY_BUFFER_SIZE", "32 * 1024", "buffer_size", 32 << 10),
+        ("LABELPORT_PROXY_LOG_LEVEL", "INFO", "log_level", "INFO"),
         ("RESOLVER_PROXY_TIMEOUT", "2.5", "timeout", 2.5),
         ("RESOLVER_PROXY_TIMEOUT", "20", "timeout", 20.0),
         ("RESOLVER_PROXY_MAX_RANGE_SIZE", " 1048576 ", "max_range_size", 1 << 20),

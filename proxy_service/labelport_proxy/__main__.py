@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from labelport_proxy.server import Protocol
 from labelport_proxy.settings import Settings
 
 _MISUSED = 2
+_MOST_FILES = 65_536
 _EPILOG = """\
 Everything is set by environment variables; docs/proxy.md has the table.
 LABELPORT_PROXY_SECRET is required, and LABELPORT_CATALOG_URL says where the catalog is.
@@ -40,6 +42,7 @@ def main() -> int:
         sys.stderr.write(f"labelport-proxy: {error}\n")
         return _MISUSED
     logs.configure(settings.log_level)
+    _raise_limit_of_files()
     # What Airflow says of connections does not come through our logs.
     os.environ.setdefault("AIRFLOW__LOGGING__JSON_LOGS", "True")
     # uvicorn raises it once more when everything has ended well, which is no death by a signal.
@@ -50,6 +53,16 @@ def main() -> int:
             os.environ[metrics.SHARED_FOLDER] = folder
         _serve(settings)
     return 0
+
+
+def _raise_limit_of_files() -> None:
+    """A stream takes two descriptors, and systems give 1,024 to whoever does not ask for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Without one, asyncio and others that count to it would not come to an end.
+    wanted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def _serve(settings: Settings) -> None:
@@ -64,7 +77,7 @@ def _serve(settings: Settings) -> None:
         ws="none",
         lifespan="on",
         log_config=None,
-        log_level=settings.log_level,
+        log_level=settings.log_level.lower(),
         access_log=False,
         server_header=False,
         proxy_headers=False,

@@ -170,8 +170,12 @@ def _parsed(text: str) -> ObjectUri:
 
 
 def _open_to_members(connection: sa.Connection, kind: Kind, storage: Storage, key: str) -> bool:
-    """Whether any member of the project may have this, referred to or not."""
-    if storage.serve_any_key:
+    """Whether any member of the project may have this, referred to or not.
+
+    Not by its prefix if it holds backslashes: a server that takes them for slashes would find it
+    below another prefix than we do.
+    """
+    if storage.serve_any_key and "\\" not in key:
         return True
     is_media = kind == "projects" and storage.use_blob_urls
     return is_media and access.is_a_task(connection, storage.id, key)

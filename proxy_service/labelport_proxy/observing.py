@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import re
 import secrets
@@ -110,6 +111,9 @@ def _unforeseen(exchange: Exchange, error: Exception) -> Refusal:
         log.error("the catalog does not answer: %s", error, extra=extra)
         after = {"Retry-After": "1"}
         return Refusal(503, "catalog_unavailable", "The catalog does not answer.", after)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        log.error("no more files can be open: raise the limit (ulimit -n)", extra=extra)
+        return Refusal(503, "overloaded", "The proxy has too much to do.", {"Retry-After": "1"})
     log.error("internal error", exc_info=error, extra=extra)
     return Refusal(500, "internal_error", "The proxy failed; its log says why.")
 

@@ -26,6 +26,7 @@ stall_seconds = 10.0
 _WRITE_BUFFER = 16 << 10  # bytes, beside what the kernel holds
 _LONGEST_HEAD = 4 << 10  # bytes, of what may be a head and not a chunk of a body
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
+_LONGEST_REQUEST_HEAD = 64 << 10  # bytes, besides what comes at once
 _CONTROLS = bytes(code for code in (*range(32), 127) if code not in b"\t\r\n")
 
 
@@ -85,6 +86,7 @@ class Protocol(HttpToolsProtocol):
     _deadline: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None  #: at whether the client has taken something
     _moves = 0  #: the buffer has been filled or emptied so often
+    _fruitless = 0  #: bytes received since a head, a part of a body or a request was complete
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joining(transport, self.loop))
@@ -106,12 +108,25 @@ class Protocol(HttpToolsProtocol):
                 cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
+        self._fruitless += len(data)
         super().data_received(data)
+        if self._fruitless > _LONGEST_REQUEST_HEAD:
+            self._refuse_head()
+            return
         # uvicorn's timer of idle connections ends with any byte, even if no request comes of it.
         if not self._busy and self.timeout_keep_alive_task is None:
             self._await_head()
 
+    def on_body(self, body: bytes) -> None:
+        self._fruitless = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._fruitless = 0
+        super().on_message_complete()
+
     def on_headers_complete(self) -> None:
+        self._fruitless = 0
         self._have_head()
         super().on_headers_complete()
         cycle = self.cycle
@@ -175,6 +190,13 @@ class Protocol(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _refuse_head(self) -> None:
+        """Take no more of a head, or of what follows a body, that does not end."""
+        if not self._busy and not self.transport.is_closing():
+            self.send_400_response("The request's head is too long.")
+        else:
+            self.transport.abort()
 
     def _miss_head(self) -> None:
         self._deadline = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, get_type_hints
@@ -15,6 +16,8 @@ from labelport.errors import ConfigurationError
 from labelport.links import MIN_SECRET_LENGTH
 
 _MAX_PORT = 65535
+#: How sizes are often written: 64*1024.
+_PRODUCT = re.compile(r"[0-9]{1,9}(?: *\* *[0-9]{1,9})+", re.ASCII)
 _LOG_LEVELS = ("debug", "info", "warning", "error", "critical")
 _POSITIVE = (
     *("buffer_size", "timeout", "max_range_size", "head_timeout", "workers", "session_seconds"),
@@ -190,7 +193,7 @@ class Settings:
                 raise ConfigurationError(f"{variable_of(name)} must not be less than 0")
         if not 0 <= self.port <= _MAX_PORT:
             raise ConfigurationError(f"LABELPORT_PROXY_PORT must be at most {_MAX_PORT}")
-        if self.log_level not in _LOG_LEVELS:
+        if self.log_level.lower() not in _LOG_LEVELS:
             raise ConfigurationError(
                 f"LABELPORT_PROXY_LOG_LEVEL={self.log_level!r}: use {', '.join(_LOG_LEVELS)}"
             )
@@ -225,6 +228,8 @@ def _read(setting: Field[Any], kind: Any, text: str) -> object:
         return Secret(text)
     if kind == tuple[str, ...]:
         return tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    if kind is int and _PRODUCT.fullmatch(text):
+        return math.prod(map(int, text.split("*")))
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError:

@@ -92,7 +92,10 @@ OBJECTS = {
     "encoded dots": if_any("a", "file://cats/img/%2e%2e/secret.jpg", NO_OBJECT),
     "encoded slash": if_any("a", "file://cats/img/..%2fsecret.jpg", NO_OBJECT),
     "twice encoded dots": if_any("a", "file://cats/img/%252e%252e/secret.jpg", NO_OBJECT),
-    "backslash": if_any("a", r"file://cats/img/..\secret.jpg", NO_OBJECT),
+    "backslash": never("a", r"file://cats/img/..\secret.jpg"),
+    "backslash, referred to": Wanted(
+        "bent", r"file://cats/img/..\secret.jpg", NO_OBJECT, FORBIDDEN, NO_OBJECT, FORBIDDEN
+    ),
     "two slashes": if_any("a", "file://cats/img//a.jpg", BENT),
     "absolute": never("a", "file://cats//etc/passwd"),
     "symbolic link": if_any("a", "file://cats/img/link.jpg", NO_OBJECT),
@@ -335,7 +338,6 @@ def test_every_spelling_of_a_uri_is_the_same_uri(world, spell):
         "file:%2f%2fcats%2fimg%2f..%2fsecret.jpg",
         "file://cats/img/%252e%252e/secret.jpg",
         "file://cats/img/%25252e%25252e/secret.jpg",
-        "file://cats/img/..%5csecret.jpg",
         "file://cats/img/%c0%ae%c0%ae/secret.jpg",
         "file://cats/img/..%2f..%2fdogs/img/rex.jpg",
         "file://cats/img/a.jpg%00",

@@ -119,7 +119,7 @@ class Served:
 
 @pytest.fixture(scope="module", autouse=True)
 def many_files() -> Iterator[None]:
-    """Enough descriptors for us, and for the proxy that we start."""
+    """Enough descriptors for us: what the proxy needs, it asks for itself."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = 8192
     if soft != resource.RLIM_INFINITY and soft < enough:
@@ -384,8 +384,38 @@ def impatient(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
             yield running
 
 
+def test_the_proxy_opens_as_many_files_as_it_may(served: Served) -> None:
+    limits = Path(f"/proc/{served.pid}/limits").read_text()
+    soft, hard = limits.partition("Max open files")[2].split()[:2]
+
+    assert int(soft) == min(int(hard), 65_536)
+
+
 LOG_IN = b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"GET /healthz?", b"a" * 1000),
+        (b"GET /healthz HTTP/1.1\r\n", b"X-A: b\r\n" * 100),
+        (b"GET /healthz HTTP/1.1\r\nX-A: ", b"a" * 1000),
+        (ALIVE, b"\r\n" * 500),
+        (LOG_IN + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-A: b\r\n" * 100),
+        (LOG_IN + b"Transfer-Encoding: chunked\r\n\r\n1;", b"a" * 1000),
+    ],
+    ids=["target", "fields", "a field", "empty lines", "trailers", "an extension of a chunk"],
+)
+def test_who_asks_without_end_is_dropped(impatient: Running, begun: bytes, more: bytes) -> None:
+    """All of it would be kept until the request is complete, which it never is."""
+    place = ("127.0.0.1", urlsplit(impatient.url).port or 0)
+    with socket.create_connection(place) as connection, pytest.raises(ConnectionError):
+        connection.sendall(begun)
+        for _ in range(10_000):
+            connection.sendall(more)
+
+    assert Client(impatient.url).send("GET", "/healthz").status == 200
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from labelport.errors import InvalidKey
 
-#: Segments that every HTTP client resolves away, and characters that some drop or refuse.
-_BENT = re.compile(r"(?:^|/)\.\.?(?:/|$)|[\x00-\x1f\x7f]")
+#: Segments that every HTTP client resolves away, and characters that some drop or refuse. A few
+#: servers, SeaweedFS among them, take backslashes for slashes.
+_BENT = re.compile(r"(?:^|[/\\])\.\.?(?:[/\\]|$)|[\x00-\x1f\x7f]")
 
 
 def quoted_key(key: str, uri: str) -> str:

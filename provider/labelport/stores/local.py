@@ -252,8 +252,7 @@ class LocalStore:
 
 
 def typed(meta: ObjectMeta) -> ObjectMeta:
-    """With the content type and encoding that the key's ending suggests."""
+    """With the content type that the key's ending suggests; what is compressed, is just bytes."""
     content_type, encoding = mimetypes.guess_type(meta.key)
-    return meta._replace(
-        content_type=content_type or "application/octet-stream", content_encoding=encoding or ""
-    )
+    told = content_type if encoding is None else None
+    return meta._replace(content_type=told or "application/octet-stream")
