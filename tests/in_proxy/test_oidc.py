@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hmac
 import json
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 
 from issuers import AUDIENCE, Key, OidcIssuer, forged, oidc_issuer
 from labelport.catalog import Catalog, users
+from labelport_proxy import oidc
 from labelport_proxy.oidc import Issuer
 from labelport_proxy.refusing import Refusal
 from proxies import Client, Running, project, somebody, storage, task
@@ -271,6 +273,16 @@ class Verifying:
             return refusal.status
         return 200
 
+    def ask_at_once(self, tokens: Sequence[str]) -> list[int]:
+        """What it would answer requests that come together."""
+
+        async def all_of_them() -> list[Refusal | None]:
+            asked = (self._verifier.verified(token) for token in tokens)
+            return await asyncio.gather(*asked, return_exceptions=True)  # type: ignore[return-value]
+
+        found = self._loop.run(all_of_them())
+        return [each.status if isinstance(each, Refusal) else 200 for each in found]
+
     def close(self) -> None:
         self._loop.close()
 
@@ -361,6 +373,46 @@ def test_keys_that_are_known_stay_good_while_the_issuer_is_silent(issuer, verify
         verifying.clock.now += 3_601
         assert verifying.ask(issuer.token()) == 200
     assert verifying.ask(ec_key.sign(issuer.claims())) == 401
+
+
+@pytest.fixture
+def mute(issuer: OidcIssuer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Makes the issuer accept questions and answer none, for as long as that takes here."""
+    released = threading.Event()
+    monkeypatch.setattr(oidc, "_FETCH_SECONDS", 1.0)
+    monkeypatch.setattr(oidc, "_PATIENCE_SECONDS", 0.2)
+
+    def hush() -> None:
+        def say_nothing(path: str) -> None:
+            released.wait()
+
+        issuer.answer = say_nothing  # type: ignore[method-assign]
+
+    yield hush
+    released.set()
+
+
+def test_known_keys_let_in_while_the_issuer_does_not_answer(
+    issuer, verifying, mute, other_key, caplog
+):
+    """Those who wait do so for the same answer, a moment only, and nobody after them."""
+    assert verifying.ask(issuer.token()) == 200
+    mute()
+    verifying.clock.now += 3_601
+    begun = time.monotonic()
+
+    assert verifying.ask_at_once([issuer.token() for _ in range(4)]) == [200] * 4
+    assert time.monotonic() - begun < 0.9  # less than the issuer may take
+
+    strange = other_key.sign(issuer.claims(), kid="strange")
+    assert verifying.ask_at_once([strange] * 4) == [401] * 4
+    assert time.monotonic() - begun < 1.9  # than it may take twice
+    assert caplog.messages == [f"the keys of {issuer.url} cannot be read: TimeoutError"]
+
+    verifying.clock.now += 11
+    begun = time.monotonic()
+    assert verifying.ask_at_once([issuer.token() for _ in range(4)]) == [200] * 4
+    assert time.monotonic() - begun < 0.2
 
 
 def test_an_issuer_that_cannot_be_reached_is_silent_too(rsa_key):
