@@ -38,6 +38,7 @@ from labelport_proxy.resolving import Resolve, Serving
 from labelport_proxy.sessions import Sessions
 from labelport_proxy.settings import Settings
 from labelport_proxy.streaming import Watch
+from labelport_proxy.token_owners import TokenOwners
 from labelport_proxy.webhooks import Webhooks
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,13 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     writing = CatalogThreads(4, seconds=_WRITE_SECONDS)
     stores = Stores(opener)
     identities = Identities(
-        catalog, reading, str(settings.secret), _issuer(settings), seconds=settings.access_seconds
+        catalog,
+        reading,
+        TokenOwners(catalog, reading, writing),
+        str(settings.secret),
+        _issuer(settings),
+        seconds=settings.access_seconds,
+        failures_per_second=settings.requests_per_second,
     )
     limits = Limits(settings.requests_per_second, settings.streams_per_user)
     watch = Watch(timeout=settings.timeout, min_rate=settings.min_rate)

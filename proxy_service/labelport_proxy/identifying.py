@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from hashlib import sha256
+from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
 
 from starlette.requests import cookie_parser
 
 from labelport import links, resolving
-from labelport.catalog import Catalog, tokens, users
+from labelport.catalog import Catalog, users
 from labelport.model import TokenKind, User
 from labelport.resolving import Kind
 from labelport_proxy.caching import Kept
 from labelport_proxy.catalog_threads import CatalogThreads
+from labelport_proxy.limits import Rate
 from labelport_proxy.oidc import Issuer
 from labelport_proxy.refusing import Refusal, forbidden, unauthenticated
+from labelport_proxy.token_owners import TokenOwners, is_secret
 
 COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
-_LONGEST = 16 << 10  # characters of a token
+_LONGEST = 16 << 10  # characters of a JWT
+_PROVEN_SECONDS = 3600.0  # for so long, who was let in need not fear for failures of others
+
+#: Where a request comes from, as ASGI says it.
+Client = tuple[str, int] | None
+Look = Callable[[], Awaitable["Identity | None"]]
 
 
 class Link(NamedTuple):
@@ -41,31 +50,39 @@ class Link(NamedTuple):
             raise forbidden("The link is damaged.") from None
 
 
-class Login(NamedTuple):
-    """Who logs in."""
+class Identity(NamedTuple):
+    """Who shows a token or a session."""
 
     user: User
-    ends: float | None  #: Unix seconds at which the JWT ends; None: it is an API token
+    ends: float | None  #: Unix seconds at which a JWT ends; None: the catalog says when
 
 
 class Identities:
-    """Tells who is asking. What a token comes to is used again for *seconds*."""
+    """Tells who is asking. What a token comes to is used again for *seconds*.
+
+    An address, `Client`, from which too many come who are nobody is refused to ask for more.
+    """
 
     def __init__(
         self,
         catalog: Catalog,
         reading: CatalogThreads,
+        owners: TokenOwners,
         secret: str,
         issuer: Issuer | None,
         *,
         seconds: float,
+        failures_per_second: float,
     ) -> None:
         self._catalog = catalog
         self._reading = reading
+        self._owners = owners
         self._secret = secret
         self._issuer = issuer
         self._seconds = seconds
         self._known: Kept[bytes, User] = Kept(_MOST)
+        self._proven: Kept[bytes, bool] = Kept(_MOST)
+        self._failures: Rate[str] = Rate(failures_per_second)
 
     def known(self, headers: Mapping[bytes, bytes]) -> User | None:
         """The user whom `of_headers` found by the same header a moment ago."""
@@ -75,44 +92,45 @@ class Identities:
         secret = session_secret(headers)
         return self._known.get(_digest(secret, TokenKind.SESSION)) if secret else None
 
-    async def of_headers(self, headers: Mapping[bytes, bytes]) -> User | None:
+    async def of_headers(self, headers: Mapping[bytes, bytes], client: Client) -> User | None:
         """The user of an ``Authorization`` header, else of the session's cookie; None: neither.
 
         A cookie that has expired is none. Raises `Refusal` for a header that is no good.
         """
         if b"authorization" in headers:
-            return await self.of_authorization(headers[b"authorization"])
+            return await self.of_authorization(headers[b"authorization"], client)
         secret = session_secret(headers)
-        return await self._of_secret(secret, TokenKind.SESSION) if secret else None
+        return await self.of_session(secret, client) if secret else None
 
-    async def of_authorization(self, header: bytes) -> User:
+    async def of_authorization(self, header: bytes, client: Client) -> User:
         """The user of an ``Authorization`` header. Raises `Refusal`."""
-        return await self.of_token(bearer(header))
+        secret = bearer(header)
+        known = self._known.get(_digest(secret, TokenKind.API))
+        return known or (await self.of_token(secret, client)).user
 
-    async def of_token(self, secret: str) -> User:
-        """The user of an API token or of the issuer's JWT. Raises `Refusal`."""
-        if len(secret) <= _LONGEST:
-            if self._issuer and _is_jwt(secret):
-                user = await self._of_jwt(self._issuer, secret)
-            else:
-                user = await self._of_secret(secret, TokenKind.API)
-            if user is not None:
-                return user
-        raise unknown()
-
-    async def login(self, secret: str) -> Login:
-        """Who logs in by an API token or the issuer's JWT. Raises `Refusal`.
-
-        A JWT is looked at anew, and an API token must be: what begins now outlasts what is
-        remembered.
-        """
-        if not self._issuer or not _is_jwt(secret) or len(secret) > _LONGEST:
-            return Login(await self.of_token(secret), None)
-        claims = await self._issuer.verified(secret)
-        user = await self._reading.call(self._by_email, claims.email)
-        if user is None:
+    async def of_token(self, secret: str, client: Client) -> Identity:
+        """Who shows an API token or the issuer's JWT, asked anew. Raises `Refusal`."""
+        look: Look
+        if self._issuer and secret.count(".") == 2 and len(secret) <= _LONGEST:
+            look = partial(self._by_jwt, self._issuer, secret)
+        elif is_secret(secret):
+            look = partial(self._by_secret, secret, TokenKind.API)
+        else:
             raise unknown()
-        return Login(user, claims.expires)
+        found = await self._learn(_digest(secret, TokenKind.API), client, look)
+        if found is None:
+            raise unknown()
+        return found
+
+    async def of_session(self, secret: str, client: Client) -> User | None:
+        """The user of a cookie session. Raises `Refusal` for who asks too often."""
+        digest = _digest(secret, TokenKind.SESSION)
+        known = self._known.get(digest)
+        if known is not None or not is_secret(secret):
+            return known
+        look = partial(self._by_secret, secret, TokenKind.SESSION)
+        found = await self._learn(digest, client, look)
+        return found.user if found else None
 
     def of_link(self, link: Link, kind: Kind, number: int, uri: str) -> int:
         """The id of the user a signed link was made for. Raises `Refusal`.
@@ -125,36 +143,34 @@ class Identities:
             raise forbidden("The link is damaged or has expired.")
         return user_id
 
-    async def _of_secret(self, secret: str, kind: TokenKind) -> User | None:
-        digest = _digest(secret, kind)
-        user = self._known.get(digest)
-        if user is None:
-            user = await self._reading.call(self._look_up, secret, kind)
-            if user is not None:
-                self._known.put(digest, user, self._seconds)
-        return user
-
-    def _look_up(self, secret: str, kind: TokenKind) -> User | None:
-        with self._catalog.read() as connection:
-            found = tokens.user_of(connection, secret, kind)
+    async def _learn(self, digest: bytes, client: Client, look: Look) -> Identity | None:
+        """Who that is, by *look*, to be used again. Raises `Refusal`."""
+        address = _address(client)
+        if self._proven.get(digest) is None:  # others of the address do not keep it out
+            self._failures.require(address)
+        try:
+            found = await look()
+        except Refusal as refusal:
+            if refusal.status == 401:
+                self._failures.count(address)
+            raise
         if found is None:
+            self._proven.drop(digest)
+            self._failures.count(address)
             return None
-        user, token = found
-        if tokens.untouched(token):  # or every look would wait for whoever writes
-            with self._catalog.begin() as connection:
-                tokens.touch(connection, token.id)
-        return user
+        left = self._seconds if found.ends is None else found.ends - time.time()
+        self._known.put(digest, found.user, min(self._seconds, left))
+        self._proven.put(digest, True, _PROVEN_SECONDS)
+        return found
 
-    async def _of_jwt(self, issuer: Issuer, text: str) -> User | None:
-        digest = _digest(text, TokenKind.API)
-        user = self._known.get(digest)
-        if user is None:
-            claims = await issuer.verified(text)
-            user = await self._reading.call(self._by_email, claims.email)
-            if user is not None:
-                left = claims.expires - time.time()
-                self._known.put(digest, user, min(self._seconds, left))
-        return user
+    async def _by_secret(self, secret: str, kind: TokenKind) -> Identity | None:
+        user = await self._owners.find(secret, kind)
+        return Identity(user, None) if user else None
+
+    async def _by_jwt(self, issuer: Issuer, text: str) -> Identity | None:
+        claims = await issuer.verified(text)
+        user = await self._reading.call(self._by_email, claims.email)
+        return Identity(user, claims.expires) if user else None
 
     def _by_email(self, email: str) -> User | None:
         with self._catalog.read() as connection:
@@ -179,8 +195,16 @@ def unknown() -> Refusal:
     return unauthenticated("The token is unknown or has expired.")
 
 
-def _is_jwt(secret: str) -> bool:
-    return secret.count(".") == 2
+def _address(client: Client) -> str:
+    """Where failures are counted: an IPv6 client has a whole network of addresses."""
+    host = client[0] if client else ""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host  # a Unix socket has none, and a reverse proxy may say anything
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return address.exploded[:19]
+    return host
 
 
 def _digest(secret: str, kind: TokenKind) -> bytes:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from labelport_proxy.refusing import too_many
 
 _BURST_SECONDS = 4.0  # so much of what is allowed may come at once
-_MOST_USERS = 50_000
+_MOST_KNOWN = 50_000
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass
@@ -19,8 +22,43 @@ class _Bucket:
     at: float
 
 
-class Limits:
-    """The limits of this process. Zero is no limit."""
+class Rate(Generic[K]):
+    """So many of something a second, for each who does it. Zero is no limit."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate = per_second
+        self._clock = clock
+        self._buckets: OrderedDict[K, _Bucket] = OrderedDict()
+
+    def count(self, who: K) -> None:
+        """Count one. Raises `Refusal` when it is one too many."""
+        if not self._rate:
+            return
+        now, most = self._clock(), self._rate * _BURST_SECONDS
+        bucket = self._buckets.get(who)
+        if bucket is None:
+            bucket = self._buckets[who] = _Bucket(most, now)
+            if len(self._buckets) > _MOST_KNOWN:
+                self._buckets.popitem(last=False)
+        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.at = now
+        if bucket.tokens < 1:
+            raise too_many("Too many requests.", (1 - bucket.tokens) / self._rate)
+        bucket.tokens -= 1
+        self._buckets.move_to_end(who)
+
+    def require(self, who: K) -> None:
+        """Raise `Refusal` if one would be one too many; count none."""
+        bucket = self._buckets.get(who)
+        if bucket is None:
+            return
+        left = bucket.tokens + (self._clock() - bucket.at) * self._rate
+        if left < 1:
+            raise too_many("Too many requests.", (1 - left) / self._rate)
+
+
+class Limits(Rate[int]):
+    """The limits of a user, by id, in this process: of requests, and of streams at once."""
 
     def __init__(
         self,
@@ -28,28 +66,9 @@ class Limits:
         streams: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._rate = requests_per_second
+        super().__init__(requests_per_second, clock)
         self._streams = streams
-        self._clock = clock
-        self._buckets: OrderedDict[int, _Bucket] = OrderedDict()
         self._open: Counter[int] = Counter()
-
-    def count(self, user_id: int) -> None:
-        """Count a request. Raises `Refusal` when it is one too many."""
-        if not self._rate:
-            return
-        now, most = self._clock(), self._rate * _BURST_SECONDS
-        bucket = self._buckets.get(user_id)
-        if bucket is None:
-            bucket = self._buckets[user_id] = _Bucket(most, now)
-            if len(self._buckets) > _MOST_USERS:
-                self._buckets.popitem(last=False)
-        bucket.tokens = min(most, bucket.tokens + (now - bucket.at) * self._rate)
-        bucket.at = now
-        if bucket.tokens < 1:
-            raise too_many("Too many requests.", (1 - bucket.tokens) / self._rate)
-        bucket.tokens -= 1
-        self._buckets.move_to_end(user_id)
 
     def begin_stream(self, user_id: int) -> None:
         """Count one of the user's streams. Raises `Refusal` when it is one too many."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import parse_qsl
@@ -66,7 +65,7 @@ class Resolve:
         """Answer for the task or project of this *number*."""
         serving = self._serving
         wanted = _wanted(exchange.scope["query_string"])
-        user_id, is_link = await self._asking(exchange.headers, number, wanted)
+        user_id, is_link = await self._asking(exchange, number, wanted)
         exchange.user = user_id
         serving.limits.count(user_id)
         if not 0 < number <= _MAX_ID:
@@ -91,12 +90,12 @@ class Resolve:
             serving.stores.refused(opened)
             raise
 
-    async def _asking(
-        self, headers: Mapping[bytes, bytes], number: int, wanted: _Wanted
-    ) -> tuple[int, bool]:
+    async def _asking(self, exchange: Exchange, number: int, wanted: _Wanted) -> tuple[int, bool]:
         """The id of the user who asks, and whether a signed link is all that says so."""
-        identities = self._serving.identities
-        user = identities.known(headers) or await identities.of_headers(headers)
+        identities, headers = self._serving.identities, exchange.headers
+        user = identities.known(headers)
+        if user is None:
+            user = await identities.of_headers(headers, exchange.scope.get("client"))
         if user is not None:
             return user.id, False
         if wanted.link is not None:

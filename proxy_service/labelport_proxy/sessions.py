@@ -18,7 +18,7 @@ from labelport_proxy.exchange import exchange_of
 from labelport_proxy.identifying import (
     COOKIE,
     Identities,
-    Login,
+    Identity,
     bearer,
     session_secret,
     unknown,
@@ -54,7 +54,7 @@ class Sessions:
         Only JSON: a form of a foreign page could log a browser in as somebody else.
         """
         given = await self._token(request)
-        login = await self.identities.login(given)
+        login = await self.identities.of_token(given, request.scope.get("client"))
         exchange = exchange_of(request.scope)
         exchange.user, exchange.outcome = login.user.id, "session"
         self.limits.count(login.user.id)
@@ -85,7 +85,7 @@ class Sessions:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise bad_request('The body is not {"token": "…"}.') from None
 
-    def _create(self, login: Login, given: str) -> tuple[AccessToken, str]:
+    def _create(self, login: Identity, given: str) -> tuple[AccessToken, str]:
         """A session that ends with what it is begun with. Raises `Refusal`."""
         left = self.seconds if login.ends is None else login.ends - time.time()
         if left <= 0:
@@ -113,7 +113,7 @@ class Sessions:
         """``DELETE``: log out. It is no error not to be logged in."""
         exchange_of(request.scope).outcome = "session"
         secret = session_secret(dict(request.scope["headers"]))
-        if secret:
+        if secret and await self.identities.of_session(secret, request.scope.get("client")):
             await self.writing.call(self._revoke, secret)
             self.identities.forget_session(secret)
         response = Response(status_code=204)

@@ -40,7 +40,9 @@ class Webhooks:
         authorization = request.headers.get("authorization")
         if authorization is None:
             raise unauthenticated("Send a token: Authorization: Token ….")
-        user = await self.identities.of_authorization(authorization.encode("latin-1"))
+        user = await self.identities.of_authorization(
+            authorization.encode("latin-1"), request.scope.get("client")
+        )
         exchange = exchange_of(request.scope)
         exchange.user, exchange.outcome = user.id, "webhook"
         self.limits.count(user.id)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
@@ -89,6 +90,76 @@ def test_whatever_a_user_asks_for_counts(sqlite_template, tmp_path):
         run_out(lambda: client.send("POST", "/webhooks/annotations", body=b"{}"))
         run_out(lambda: client.send("POST", "/session"))
         run_out(lambda: Client(site.running.url).send("GET", link))
+
+
+def failing(site: Site, address: str = "192.0.2.1") -> Client:
+    """Somebody who sends another token each time, of which none lets anybody in."""
+
+    class Failing(Client):
+        def send(self, *given: Any, **more: Any) -> Answer:
+            secret = f"lp_{secrets.token_urlsafe(32)}"
+            self.headers |= {
+                "Authorization": f"Bearer {secret}",
+                "Cookie": f"labelport_session={secret}",
+                "X-Forwarded-For": address,
+            }
+            return super().send(*given, **more)
+
+    return Failing(site.running.url)
+
+
+def test_failing_to_be_anybody_is_counted_by_address(sqlite_template, tmp_path):
+    """Other addresses do not notice, nor does whoever was let in from the same one."""
+    with limited(sqlite_template, tmp_path, requests_per_second=5.0) as site:
+        member, client = site.member("ann@example.org")
+        client.headers["X-Forwarded-For"] = "192.0.2.1"
+        assert client.get("projects", site.cats, SMALL).status == 200
+        nobody = failing(site)
+        *unknown, refused = run_out(lambda: nobody.get("projects", site.cats, SMALL))
+
+        assert {answer.status for answer in unknown} == {401}
+        assert len(unknown) >= 20
+        assert verdict(refused) == TOO_MANY
+        assert client.get("projects", site.cats, SMALL).status == 200
+        assert failing(site, "192.0.2.2").get("projects", site.cats, SMALL).status == 401
+        run_out(lambda: nobody.send("POST", "/session"))
+        run_out(lambda: nobody.send("POST", "/webhooks/annotations"))
+        run_out(lambda: nobody.send("DELETE", "/session"))
+        by_link = {"Authorization": f"Bearer {member.secret}", "X-Forwarded-For": "192.0.2.1"}
+        assert Client(site.running.url, by_link).send("POST", "/session").status == 201
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [
+        ("2001:db8::1", "2001:db8::ffff:2", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
+        ("unknown", "192.0.2.1", False),
+    ],
+)
+def test_a_network_of_ipv6_is_one_address(sqlite_template, tmp_path, first, second, together):
+    with limited(sqlite_template, tmp_path, requests_per_second=1.0) as site:
+        nobody = failing(site, first)
+        run_out(lambda: nobody.send("POST", "/session"))
+        answer = failing(site, second).send("POST", "/session")
+
+    assert answer.status == (429 if together else 401)
+
+
+@pytest.mark.parametrize(
+    "secret", ["x", "lp_x", "lp_" + "x" * 42, "lp_" + "x" * 44, "lp_" + "é" * 43]
+)
+def test_what_is_no_token_costs_nothing_and_is_not_counted(sqlite_template, tmp_path, secret):
+    """It is refused as it is, whatever the catalog does."""
+    headers = {"Authorization": f"Bearer {secret}".encode().decode("latin-1")}
+    with limited(sqlite_template, tmp_path, requests_per_second=1.0) as site:
+        client = Client(site.running.url, headers)
+        with site.catalog.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE access_tokens")
+        answers = {client.get("projects", site.cats, SMALL).status for _ in range(8)}
+
+    assert answers == {401}
 
 
 def test_zero_is_no_limit(sqlite_template, tmp_path):

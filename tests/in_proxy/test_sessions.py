@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from http.cookies import Morsel, SimpleCookie
 from pathlib import Path
@@ -372,3 +373,31 @@ def test_a_token_that_is_still_remembered_begins_no_session(removed, site):
 
     assert verdict(answer) == (401, "unauthenticated")
     assert "set-cookie" not in answer.headers
+
+
+def last_use(site: Site, user: Somebody) -> datetime | None:
+    with site.catalog.read() as connection:
+        (token,) = tokens.list_of(connection, user.id)
+    return token.last_used_at
+
+
+def test_whoever_writes_to_the_catalog_makes_nobody_wait(site):
+    """Neither who shows a token for the first time in a while, nor others, nor who logs out."""
+    new, other = site.new_user("new@example.org"), site.new_user("other@example.org")
+    nobody = {"Cookie": f"labelport_session=lp_{'x' * 43}"}
+
+    def ask(user: Somebody) -> int:
+        return site.ask({"Authorization": f"Bearer {user.secret}"})
+
+    with ThreadPoolExecutor(8) as pool, site.catalog.begin():  # nobody else can write now
+        statuses = [*pool.map(ask, [new] * 8), ask(other)]
+        ready = site.anybody.send("GET", "/readyz").status
+        logged_out = site.anybody.send("DELETE", "/session", nobody).status
+        uses = [last_use(site, user) for user in (new, other)]
+
+    assert statuses == [404] * 9
+    assert (ready, logged_out) == (200, 204)
+    assert uses == [None, None]
+    until = time.monotonic() + 10
+    while None in [last_use(site, user) for user in (new, other)]:
+        assert time.monotonic() < until
