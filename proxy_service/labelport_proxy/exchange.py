@@ -36,7 +36,11 @@ class Exchange:
         self._send = send
         connection = scope.get("extensions", {}).get(CONNECTION)
         self._begin = connection["begin"] if connection else None
-        scope[_KEY] = self
+        scope[_KEY] = self  # until `close`, for then they hold each other
+
+    def close(self) -> None:
+        """The request is over."""
+        del self.scope[_KEY]
 
     async def begin(self, status: int, headers: Headers, body: bytes = b"", left: int = 0) -> None:
         """Send the head of an answer, and the first bytes of its body.
@@ -47,7 +51,7 @@ class Exchange:
         self._note(status, headers)
         self.bytes = len(body)
         if self._begin is not None:
-            await self._begin(status, headers, body, left)
+            await self._begin(self.scope, status, headers, body, left)
             return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": left > 0})

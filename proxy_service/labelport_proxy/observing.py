@@ -64,6 +64,7 @@ class Observing:
             await respond(exchange, refusal)
         finally:
             self._recorder.add(exchange)
+            exchange.close()
 
     def _request_id(self, given: bytes | None) -> str:
         """The one that a reverse proxy gave the request, or a new one."""

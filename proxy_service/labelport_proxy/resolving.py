@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -24,9 +24,8 @@ from labelport_proxy.opening import Opened, Stores
 from labelport_proxy.refusing import Refusal, bad_request, unauthenticated
 from labelport_proxy.streaming import Flow, Watch, ended_early, send_rest
 
+_SHORT_QUERY = 1 << 10  # characters: longer ones would fill the memory if they were remembered
 _LONGEST_QUERY = 16 << 10  # characters: a key has 1,024 bytes, quoted and encoded in base64
-#: What `proxy_url` makes, which is read without looking for anything else in it.
-_USUAL_QUERY = re.compile(rb"fileuri=([A-Za-z0-9_-]{1,8192})")
 _MAX_ID = 2**63 - 1
 #: The headers that decide what of an object is answered.
 _ASKING = frozenset(name.encode() for name in (*conditions.PRECONDITIONS, "if-range", "range"))
@@ -47,7 +46,7 @@ class Serving:
     cache_seconds: int  #: for which a browser may keep what was streamed
 
 
-class _Wanted(NamedTuple):
+class Wanted(NamedTuple):
     """A request's own part."""
 
     uri: str
@@ -90,7 +89,7 @@ class Resolve:
             serving.stores.refused(opened)
             raise
 
-    async def _asking(self, exchange: Exchange, number: int, wanted: _Wanted) -> tuple[int, bool]:
+    async def _asking(self, exchange: Exchange, number: int, wanted: Wanted) -> tuple[int, bool]:
         """The id of the user who asks, and whether a signed link is all that says so."""
         identities, headers = self._serving.identities, exchange.headers
         user = identities.known(headers)
@@ -103,13 +102,21 @@ class Resolve:
         raise unauthenticated()
 
 
-def _wanted(query_string: bytes) -> _Wanted:
-    usual = _USUAL_QUERY.fullmatch(query_string)
-    query = {"fileuri": usual[1].decode()} if usual else _query(query_string)
+def _wanted(query_string: bytes) -> Wanted:
+    """What a query asks for. Raises `Refusal`."""
+    # Players ask for one object again and again.
+    return (_read if len(query_string) > _SHORT_QUERY else _remembered)(query_string)
+
+
+def _read(query_string: bytes) -> Wanted:
+    query = _query(query_string)
     try:
-        return _Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
+        return Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
     except ValueError as error:
         raise bad_request(f"{error}.") from None
+
+
+_remembered = lru_cache(maxsize=4096)(_read)
 
 
 def _query(query_string: bytes) -> dict[str, str]:

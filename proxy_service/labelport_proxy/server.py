@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Iterable, Sequence
-from functools import partial
 
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -82,6 +82,7 @@ class Protocol(HttpToolsProtocol):
     streams any more, or waits to be sent behind what is not read, is looked after here.
     """
 
+    _extensions: dict[str, dict[object, object]]
     _cycles: Sequence[RequestResponseCycle] = ()  #: requests without their whole answer
     _deadline: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None  #: at whether the client has taken something
@@ -90,6 +91,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(Joining(transport, self.loop))
+        # Of all requests: one that held itself would be garbage that only a collection finds.
+        self._extensions = {CONNECTION: {"transport": self.transport, "begin": self.begin}}
         transport.set_write_buffer_limits(high=_WRITE_BUFFER)
         raw = transport.get_extra_info("socket")
         if socket_buffer and raw is not None:
@@ -101,6 +104,7 @@ class Protocol(HttpToolsProtocol):
         if self._look is not None:
             self._look.cancel()
         super().connection_lost(exc)
+        self._extensions = {}
         # uvicorn tells the latest request only; it may be queued behind one that is answered now.
         for cycle in self._cycles:
             if not cycle.response_complete:
@@ -129,21 +133,21 @@ class Protocol(HttpToolsProtocol):
         self._fruitless = 0
         self._have_head()
         super().on_headers_complete()
-        cycle = self.cycle
-        begin = partial(self.begin, cycle)
-        self.scope["extensions"] = {CONNECTION: {"transport": self.transport, "begin": begin}}
+        self.scope["extensions"] = self._extensions
         waiting = [earlier for earlier in self._cycles if not earlier.response_complete]
-        self._cycles = (*waiting, cycle)
+        self._cycles = (*waiting, self.cycle)
 
     async def begin(
         self,
-        cycle: RequestResponseCycle,
+        scope: Scope,
         status: int,
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         left: int,
     ) -> None:
         """Send the head of an answer with the first bytes of its body, or with all of it.
+
+        :param scope: of the request
 
         It is what uvicorn makes of two messages, in less than half of the time. The rest of the
         body goes its way.
@@ -153,6 +157,7 @@ class Protocol(HttpToolsProtocol):
 
         Raises `RuntimeError` when a header would become two.
         """
+        cycle = next(each for each in self._cycles if each.scope is scope)
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
         if cycle.disconnected:
