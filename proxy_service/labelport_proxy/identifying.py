@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -26,6 +27,7 @@ COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
 _LONGEST = 16 << 10  # characters of a JWT
 _PROVEN_SECONDS = 3600.0  # for so long, who was let in need not fear for failures of others
+_BRAKE_SECONDS = 0.25  # or whoever asks again at once would keep us busy with refusing
 
 #: Where a request comes from, as ASGI says it.
 Client = tuple[str, int] | None
@@ -147,7 +149,7 @@ class Identities:
         """Who that is, by *look*, to be used again. Raises `Refusal`."""
         address = _address(client)
         if self._proven.get(digest) is None:  # others of the address do not keep it out
-            self._failures.require(address)
+            await self._require_few_failures(address)
         try:
             found = await look()
         except Refusal as refusal:
@@ -162,6 +164,14 @@ class Identities:
         self._known.put(digest, found.user, min(self._seconds, left))
         self._proven.put(digest, True, _PROVEN_SECONDS)
         return found
+
+    async def _require_few_failures(self, address: str) -> None:
+        """Raise `Refusal` for an address of too many, which has to wait for it."""
+        try:
+            self._failures.require(address)
+        except Refusal:
+            await asyncio.sleep(_BRAKE_SECONDS)
+            raise
 
     async def _by_secret(self, secret: str, kind: TokenKind) -> Identity | None:
         user = await self._owners.find(secret, kind)
