@@ -48,20 +48,10 @@ class Observing:
         app = self._app if _FORWARDED.isdisjoint(headers) else self._forwarded
         try:
             await app(scope, receive, exchange.send)
-        except (Refusal, LabelportError, HTTPException) as error:
-            refusal = _refusal(error)
-            exchange.outcome = refusal.error
-            if isinstance(error, LabelportError) and refusal.status >= 500:
-                complain(exchange, error)
-            if exchange.status is not None:
-                raise  # half an answer is out: the server closes the connection
-            await respond(exchange, refusal)
         except Exception as error:
-            refusal = _unforeseen(exchange, error)
-            exchange.outcome = refusal.error
-            if exchange.status is not None:
-                raise
-            await respond(exchange, refusal)
+            # Under no other name: an error and a frame that it came through would hold each other.
+            if not await _answered(exchange, error):
+                raise  # half an answer is out: the server closes the connection
         finally:
             self._recorder.add(exchange)
             exchange.close()
@@ -73,8 +63,12 @@ class Observing:
         return f"{self._process}{next(self._numbers):08x}"
 
 
-async def respond(exchange: Exchange, refusal: Refusal) -> None:
-    """Answer with *refusal*, as JSON."""
+async def _answered(exchange: Exchange, error: Exception) -> bool:
+    """Answer with what *error* comes to, as JSON. False: it is too late for that."""
+    refusal = _refusal(exchange, error)
+    exchange.outcome = refusal.error
+    if exchange.status is not None:
+        return False
     body = _encode(
         {
             "error": refusal.error,
@@ -94,19 +88,26 @@ async def respond(exchange: Exchange, refusal: Refusal) -> None:
         {"type": "http.response.start", "status": refusal.status, "headers": headers}
     )
     await exchange.send({"type": "http.response.body", "body": b"" if is_head else body})
+    return True
 
 
-def _refusal(error: Refusal | LabelportError | HTTPException) -> Refusal:
+def _refusal(exchange: Exchange, error: Exception) -> Refusal:
+    """What *error* comes to; the log says why, where the answer does not."""
     if isinstance(error, Refusal):
         return error
     if isinstance(error, LabelportError):
-        return refusal_of(error)
-    word = _WORDS.get(error.status_code, "refused")
-    return Refusal(error.status_code, word, error.detail, error.headers)
+        refusal = refusal_of(error)
+        if refusal.status >= 500:
+            complain(exchange, error)
+        return refusal
+    if isinstance(error, HTTPException):
+        word = _WORDS.get(error.status_code, "refused")
+        return Refusal(error.status_code, word, error.detail, error.headers)
+    return _unforeseen(exchange, error)
 
 
 def _unforeseen(exchange: Exchange, error: Exception) -> Refusal:
-    """What the catalog's failure comes to, and our own; the log says why."""
+    """What the catalog's failure comes to, and our own."""
     extra = {"fields": {"request_id": exchange.request_id}}
     if isinstance(error, _CATALOG_FAILED):
         log.error("the catalog does not answer: %s", error, extra=extra)

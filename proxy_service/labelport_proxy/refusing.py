@@ -21,6 +21,10 @@ class Refusal(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
 
+    def anew(self) -> Refusal:
+        """The same, not raised yet."""
+        return Refusal(self.status, self.error, self.detail, self.headers)
+
 
 class Meaning(NamedTuple):
     """What an error is to HTTP."""
