@@ -60,8 +60,8 @@ class Recorder:
             user=exchange.user,
             client=client[0] if client else None,
             bytes=exchange.bytes,
-            first_byte_seconds=exchange.first_byte and round(exchange.first_byte, 6),
-            seconds=round(time.perf_counter() - exchange.begun, 6),
+            first_byte_seconds=exchange.first_byte and _brief(exchange.first_byte),
+            seconds=_brief(time.perf_counter() - exchange.begun),
             error=exchange.error or UNSET,
         )
         self._lines.append(line)
@@ -91,3 +91,8 @@ class Recorder:
         """Record each request at once from now on: the process ends, perhaps by a signal."""
         self._patient = False
         self.flush()
+
+
+def _brief(seconds: float) -> float:
+    """In whole microseconds; `round` takes ten times as long."""
+    return int(seconds * 1e6) / 1e6

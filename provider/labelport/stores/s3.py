@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from hashlib import md5
 from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote
 
 from labelport.errors import (
@@ -36,7 +37,7 @@ from labelport.stores._keys import quoted_key
 from labelport.stores._s3_endpoint import Addressing, Place, place_of
 from labelport.stores._s3_xml import parse_listing, parse_refusal
 from labelport.stores._sigv4 import presigned
-from labelport.stores.aws_credentials import CredentialSource
+from labelport.stores.aws_credentials import AwsCredentials, CredentialSource
 
 #: S3's error codes that say more than the HTTP status, or something else.
 ERRORS: Mapping[str, type[LabelportError]] = MappingProxyType(
@@ -77,6 +78,20 @@ REQUEST_SECONDS = 900
 MAX_SIGN_SECONDS = 7 * 24 * 3600
 
 
+#: Our own URLs of objects that are used again: how long, and how many of a bucket.
+_URL_USED = timedelta(seconds=60)
+_MOST_URLS = 4096
+_READING = ("GET", "HEAD")
+
+
+class _Signed(NamedTuple):
+    """The URL of one of our requests, which is good for `REQUEST_SECONDS`."""
+
+    url: str
+    credentials: AwsCredentials | None
+    until: datetime  #: then it is signed anew
+
+
 @dataclass(frozen=True)
 class S3Dialect:
     """One bucket in S3. ``HttpStore(S3Dialect(…))`` is the store."""
@@ -95,6 +110,9 @@ class S3Dialect:
     put_arguments: Mapping[str, str] = field(default_factory=dict, repr=False)
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC), repr=False)
     scheme: str = field(default="s3", init=False)
+    _urls: dict[tuple[str, str], _Signed] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def errors(self) -> Mapping[str, type[LabelportError]]:
@@ -127,7 +145,20 @@ class S3Dialect:
         self, method: str, key: str, headers: Mapping[str, str], body: bytes = b""
     ) -> Request:
         """A request for one object."""
-        return await self._signed(method, self._path(key), (), headers, body)
+        if method not in _READING:
+            return await self._signed(method, self._path(key), (), headers, body)
+        # A range need not be signed, so that the next one of the same object may use the same URL.
+        sent = {**self.headers, **headers}
+        credentials = await self.credentials()
+        now = self.clock()
+        kept = self._urls.get((method, key))
+        if kept is None or kept.credentials is not credentials or now >= kept.until:
+            request = await self._signed(method, self._path(key), (), {})
+            kept = _Signed(request.url, credentials, now + _URL_USED)
+            if len(self._urls) >= _MOST_URLS:
+                self._urls.clear()
+            self._urls[method, key] = kept
+        return Request(method, kept.url, sent, credentials=credentials)
 
     def put_headers(self, body: bytes, content_type: str, *, if_absent: bool) -> Mapping[str, str]:
         """With an MD5, so that what arrives is what was sent, as object lock demands."""
