@@ -165,7 +165,7 @@ def _session() -> _Json:
         "delete": {
             "summary": "Log out",
             "security": [{"session": []}, {}],
-            "responses": {"204": {"description": "Logged out."}, **_refusals(500)},
+            "responses": {"204": {"description": "Logged out."}, **_refusals(429, 500, 503)},
         },
     }
 

@@ -392,7 +392,7 @@ def test_without_its_catalog_the_proxy_lives_and_is_not_ready(
             running = stack.enter_context(
                 proxy(Catalog(url), lambda _: LocalStore(tmp_path, "media"))
             )
-            anybody = running.as_user("a-token-that-may-be-good")
+            anybody = running.as_user("lp_" + "x" * 43)
             assert anybody.send("GET", "/readyz").status == 200
             assert anybody.get("tasks", 1, "file://media/key").status == 401
         ready, alive = anybody.send("GET", "/readyz"), anybody.send("GET", "/healthz")
