@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelport import connections
 from labelport.catalog import Catalog, storages
+from labelport.connections.database import url_of
 from labelport.model import Direction, Storage
 from labelport.stores import Store
 from labelport.stores._retrying import RetryPolicy
@@ -49,6 +50,8 @@ _RESOLVE = re.compile(r"/(tasks|projects)/([0-9]{1,19})/resolve/?", re.ASCII)
 _SESSION = "/session"
 _READ_SECONDS = 5.0  # for the catalog to answer
 _WRITE_SECONDS = 60.0  # while importers write: as long as SQLite waits for its lock
+_ANSWER_SECONDS = 20.0  # for PostgreSQL to answer a statement; then nobody waits any more
+_WARM_UP_SECONDS = 30.0  # for stores to be opened before the proxy listens
 _GC_THRESHOLD = 50_000  # objects: requests make no cycles, so looking for them can wait
 
 
@@ -58,8 +61,8 @@ def from_environment() -> ASGIApp:
     logs.configure(settings.log_level)
     server.socket_buffer = settings.socket_buffer
     server.stall_seconds = settings.timeout + 1  # after the watch, which can tell why
-    url = str(settings.catalog_url)
-    catalog = Catalog(url) if url else connections.open_catalog()
+    url = str(settings.catalog_url) or url_of(connections.DEFAULT_CATALOG_CONN_ID)
+    catalog = Catalog(url, answer_seconds=_ANSWER_SECONDS)
     return create(settings, catalog, partial(_open_store, settings))
 
 
@@ -89,6 +92,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     """The application on an opened *catalog*, which it closes when it shuts down."""
     opener = opener or partial(connections.open_store, transport=transport_of(settings))
     # Together no more than the catalog's pool has connections.
+    checking = CatalogThreads(1, seconds=_READ_SECONDS)
     reading = CatalogThreads(8, seconds=_READ_SECONDS)
     writing = CatalogThreads(4, seconds=_WRITE_SECONDS)
     stores = Stores(opener)
@@ -105,7 +109,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     watch = Watch(timeout=settings.timeout, min_rate=settings.min_rate)
     serving = Serving(
         identities=identities,
-        directory=Directory(catalog, settings.access_seconds),
+        directory=Directory(catalog, reading, settings.access_seconds),
         stores=stores,
         limits=limits,
         watch=watch,
@@ -115,7 +119,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         cache_seconds=settings.cache_timeout,
     )
     recorder = Recorder()
-    health = Health(catalog, str(settings.metrics_token), recorder)
+    health = Health(catalog, checking, str(settings.metrics_token), recorder)
     sessions = Sessions(
         catalog, writing, identities, limits, settings.session_seconds, settings.cookie_secure
     )
@@ -123,7 +127,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
 
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
-        await _warm_up(catalog, stores)
+        await _warm_up(catalog, reading, stores)
         watching = asyncio.create_task(watch.run())
         try:
             yield
@@ -132,6 +136,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
             await stores.close()
+            checking.close()
             reading.close()
             writing.close()
             catalog.close()
@@ -148,18 +153,22 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
     return Observing(_Paths(serving, others), recorder, settings.forwarded_allow_ips)
 
 
-async def _warm_up(catalog: Catalog, stores: Stores) -> None:
+async def _warm_up(catalog: Catalog, reading: CatalogThreads, stores: Stores) -> None:
     """Do what would make the first requests slow."""
 
     def imports() -> list[Storage]:
         with catalog.read() as connection:
-            found = storages.list_all(connection)
-        return [storage for storage in found if storage.direction is Direction.IMPORT]
+            known = storages.list_all(connection)
+        return [storage for storage in known if storage.direction is Direction.IMPORT]
 
     try:
-        await stores.warm_up(await asyncio.to_thread(imports))
+        found = await reading.call(imports)
+        async with asyncio.timeout(_WARM_UP_SECONDS):
+            await stores.warm_up(found)
     except SQLAlchemyError as error:
         log.error("the catalog does not answer: %s", error)
+    except TimeoutError:
+        log.error("the stores are not opened in time")
     # What is here now stays: no collection needs to look at it again.
     gc.collect()
     gc.freeze()

@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class Kept(Generic[K, V]):
-    """At most *size* values, each until its own time."""
+    """At most *size* values, each until its own time. Threads may share it."""
 
     def __init__(self, size: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._size = size
@@ -26,17 +26,20 @@ class Kept(Generic[K, V]):
             return None
         value, until = found
         if self._clock() >= until:
-            del self._values[key]
+            self._values.pop(key, None)
             return None
-        self._values.move_to_end(key)
+        try:
+            self._values.move_to_end(key)
+        except KeyError:
+            return value  # which another thread has just forgotten
         return value
 
     def put(self, key: K, value: V, seconds: float) -> None:
         """Keep *value* for *seconds*; not at all if there are none."""
         if seconds <= 0:
             return
+        self._values.pop(key, None)  # or it would stay where it is
         self._values[key] = (value, self._clock() + seconds)
-        self._values.move_to_end(key)
         if len(self._values) > self._size:
             self._values.popitem(last=False)
 

@@ -18,6 +18,7 @@ from labelport.resolving import Kind
 from labelport.uri import ObjectUri
 from labelport_proxy.batching import Batches
 from labelport_proxy.caching import Kept
+from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.refusing import Refusal, forbidden, not_found
 
 log = logging.getLogger(__name__)
@@ -57,14 +58,18 @@ class Directory:
     any longer."""
 
     def __init__(
-        self, catalog: Catalog, seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        catalog: Catalog,
+        threads: CatalogThreads,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._seconds = seconds
         self._clock = clock
         self._decisions: Kept[Request, Grant | Refusal] = Kept(_MOST, clock)
-        self._batches = Batches(self._decide_all, most=_BATCH)
-        # Only `_decide_all` uses these, which runs once at a time.
+        self._batches = Batches(self._decide_all, most=_BATCH, threads=threads)
+        # These are `_decide_all`'s, in its thread.
         self._learned: Kept[tuple[int, int], _Learned] = Kept(_MOST, clock)
         self._reported: Kept[tuple[int, ...], bool] = Kept(1_000, clock)
 
@@ -74,7 +79,10 @@ class Directory:
         return None if decision is None else _granted(decision)
 
     async def grant(self, request: Request) -> Grant:
-        """What *request* may have. Raises `Refusal`."""
+        """What *request* may have.
+
+        Raises `Refusal`, and `sqlalchemy.exc.TimeoutError` when the catalog does not answer.
+        """
         decision, until = await self._batches.ask(request)
         self._decisions.put(request, decision, until - self._clock())
         return _granted(decision)
@@ -158,7 +166,7 @@ class Directory:
 
 def _granted(decision: Grant | Refusal) -> Grant:
     if isinstance(decision, Refusal):
-        raise decision.with_traceback(None)  # kept, without what it hung from last time
+        raise decision.anew()  # what is kept would keep all that it was raised through
     return decision
 
 

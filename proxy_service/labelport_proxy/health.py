@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from labelport.catalog import Catalog, upgrading
 from labelport.errors import ConfigurationError
 from labelport_proxy import metrics
+from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.exchange import exchange_of
 from labelport_proxy.recording import Recorder
 from labelport_proxy.refusing import Refusal, unauthenticated
@@ -21,7 +22,6 @@ from labelport_proxy.refusing import Refusal, unauthenticated
 log = logging.getLogger(__name__)
 
 _NO_STORE = {"cache-control": "no-store"}
-_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Health:
     """What operators and their machines ask."""
 
     catalog: Catalog
+    threads: CatalogThreads  #: of its own, or whoever is busy would seem not to be ready
     metrics_token: str  #: empty: nobody is asked for one
     recorder: Recorder
 
@@ -41,10 +42,9 @@ class Health:
         """``/readyz``: the catalog answers, and is as this version needs it."""
         exchange_of(request.scope).outcome = "health"
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await asyncio.to_thread(upgrading.require_current, self.catalog)
-        except (ConfigurationError, sqlalchemy.exc.SQLAlchemyError, TimeoutError) as error:
-            log.error("not ready: %s", error or "the catalog does not answer")
+            await self.threads.call(upgrading.require_current, self.catalog)
+        except (ConfigurationError, sqlalchemy.exc.SQLAlchemyError) as error:
+            log.error("not ready: %s", error)
             raise Refusal(503, "not_ready", "The catalog cannot be used.") from None
         return JSONResponse({"status": "ready"}, headers=_NO_STORE)
 

@@ -34,7 +34,7 @@ class TokenOwners:
     def __init__(self, catalog: Catalog, reading: CatalogThreads, writing: CatalogThreads) -> None:
         self._catalog = catalog
         self._writing = writing
-        self._batches = Batches(self._look_up, most=_BATCH)
+        self._batches = Batches(self._look_up, most=_BATCH, threads=reading)
         self._used: set[int] = set()  # ids of tokens, to be noted
         self._noting: asyncio.Task[None] | None = None
 

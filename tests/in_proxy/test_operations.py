@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -24,6 +26,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from catalogs import TEMPLATE, postgres_database
 from demo.processes import free_ports, process, responds
+from forwarding import Forwarder, forwarder
 from labelport import links
 from labelport.catalog import Catalog
 from labelport.resolving import proxy_path, proxy_url
@@ -402,6 +405,79 @@ def test_without_its_catalog_the_proxy_lives_and_is_not_ready(
     assert alive.status == 200
     assert (asked.status, json.loads(asked.body)["error"]) == (503, "catalog_unavailable")
     assert b"test_" not in ready.body + asked.body  # the database's name
+
+
+def test_a_catalog_that_hangs_is_told_of_in_time(
+    postgres: PostgresServer,
+    postgres_template: None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By those who are known and those who are not; and it is used as soon as it goes on."""
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media" / "key").write_bytes(SMALL)
+    with ExitStack() as stack:
+        direct = stack.enter_context(postgres_database(postgres, TEMPLATE))
+        way = stack.enter_context(forwarder(postgres.host, postgres.port))
+        catalog = stack.enter_context(Catalog(direct))
+        cats, dogs = project(catalog, "Cats"), project(catalog, "Dogs")
+        for number in (cats, dogs):
+            settings = {"serve_any_key": True, "presign": False}
+            storage(catalog, number, f"media-{number}", "file://media", **settings)
+        known = somebody(catalog, "known@example.org", cats, dogs)
+        stranger = somebody(catalog, "stranger@example.org", cats)
+        running = stack.enter_context(
+            proxy(
+                Catalog(through(way, direct), answer_seconds=1),
+                lambda _: LocalStore(tmp_path, "media"),
+                access_seconds=60,
+            )
+        )
+        client = running.as_user(known.secret)
+        asks = [
+            partial(client.get, "projects", dogs, "file://media/key"),
+            partial(running.as_user(stranger.secret).get, "projects", cats, "file://media/key"),
+            partial(client.send, "GET", "/readyz"),
+        ]
+        assert client.get("projects", cats, "file://media/key").body == SMALL
+        way.freeze()
+        with ThreadPoolExecutor() as pool:
+            begun = time.monotonic()
+            hung = [answer.result() for answer in [pool.submit(ask) for ask in asks]]
+            seconds = time.monotonic() - begun
+        assert client.get("projects", cats, "file://media/key").body == SMALL  # it is remembered
+        assert client.send("GET", "/healthz").status == 200
+        way.thaw()
+        again = [eventually(lambda ask=ask: ask().status == 200) for ask in asks]
+
+    errors = [(answer.status, json.loads(answer.body)["error"]) for answer in hung]
+    assert errors == [(503, "catalog_unavailable")] * 2 + [(503, "not_ready")]
+    assert seconds < 8
+    assert again == [True] * 3
+    (line,) = (text for text in caplog.messages if text.startswith("not ready: "))
+    assert line.removeprefix("not ready: ")
+
+
+def test_a_catalog_that_hangs_keeps_the_proxy_from_neither_start_nor_end(
+    postgres: PostgresServer, postgres_template: None, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        way = stack.enter_context(forwarder(postgres.host, postgres.port))
+        way.freeze()
+        url = through(way, postgres.url())
+        begun = time.monotonic()
+        with proxy(
+            Catalog(url, answer_seconds=1), lambda _: LocalStore(tmp_path, "media")
+        ) as running:
+            assert running.as_user("token").send("GET", "/healthz").status == 200
+
+        assert time.monotonic() - begun < 10
+
+
+def through(way: Forwarder, url: str) -> str:
+    """The *url* of a database, by a *way* that may freeze."""
+    place = urlsplit(url)
+    return place._replace(netloc=f"{place.username}@127.0.0.1:{way.port}").geturl()
 
 
 def test_a_catalog_that_is_not_migrated_is_not_served(empty_url: str, tmp_path: Path) -> None:

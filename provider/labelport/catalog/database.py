@@ -15,6 +15,9 @@ from labelport.errors import ConfigurationError
 #: Where the catalog is when nobody says otherwise: a file in the working directory.
 DEFAULT_URL = "sqlite:///labelport.db"
 
+_NETWORK_SECONDS = 5  # for a connection, and for the other side to acknowledge what was sent
+_GRACE_SECONDS = 1.0  # longer than the server ends a statement, which leaves a good connection
+
 
 def catalog_url() -> str:
     """The catalog's URL: ``LABELPORT_CATALOG_URL``, or `DEFAULT_URL`."""
@@ -27,10 +30,13 @@ class Catalog:
     Its connections are shared between threads by a pool and must not outlive a fork. The
     functions that use it are in the modules beside this one; they take a connection from
     `begin` or `read`.
+
+    :param answer_seconds: how long PostgreSQL may take for a statement; a connection that hears
+        nothing for longer is given up. None: as long as it takes, as syncs need it.
     """
 
-    def __init__(self, url: str | None = None) -> None:
-        self.engine = _open(url or catalog_url())
+    def __init__(self, url: str | None = None, *, answer_seconds: float | None = None) -> None:
+        self.engine = _open(url or catalog_url(), answer_seconds)
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -65,7 +71,7 @@ class Catalog:
         return f"Catalog({self.engine.url.render_as_string(hide_password=True)!r})"
 
 
-def _open(text: str) -> sa.Engine:
+def _open(text: str, answer_seconds: float | None) -> sa.Engine:
     try:
         url = sa.make_url(text)
     except sa.exc.ArgumentError:
@@ -77,11 +83,36 @@ def _open(text: str) -> sa.Engine:
         case "sqlite":
             return _open_sqlite(url)
         case "postgresql":
-            return _open_postgresql(url.set(drivername="postgresql+psycopg"))
+            url = url.set(drivername="postgresql+psycopg")
+            if answer_seconds is None:
+                return _open_postgresql(url)
+            return _impatient(url, answer_seconds)
         case other:
             raise ConfigurationError(
                 f"the catalog cannot live in {other}; use sqlite:// or postgresql://"
             )
+
+
+def _impatient(url: sa.URL, answer_seconds: float) -> sa.Engine:
+    """An engine that waits for nothing without limit; what the URL sets, it sets."""
+    limits = {
+        "connect_timeout": str(_NETWORK_SECONDS),
+        "tcp_user_timeout": str(_NETWORK_SECONDS * 1000),
+    }
+    engine = _open_postgresql(url.set(query={**limits, **url.query}))
+    from labelport.catalog._impatient import ImpatientConnection
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(
+        dialect: object, record: object, arguments: Any, parameters: Any
+    ) -> ImpatientConnection:
+        connection = ImpatientConnection.connect(*arguments, **parameters)
+        connection.answer_seconds = answer_seconds + _GRACE_SECONDS
+        connection.execute(f"SET statement_timeout = {round(answer_seconds * 1000)}")
+        connection.commit()
+        return connection
+
+    return engine
 
 
 def _open_postgresql(url: sa.URL) -> sa.Engine:
