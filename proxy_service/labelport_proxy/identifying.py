@@ -154,16 +154,20 @@ class Identities:
             found = await look()
         except Refusal as refusal:
             if refusal.status == 401:
-                self._failures.count(address)
+                self._fail(digest, address)
             raise
         if found is None:
-            self._proven.drop(digest)
-            self._failures.count(address)
+            self._fail(digest, address)
             return None
         left = self._seconds if found.ends is None else found.ends - time.time()
         self._known.put(digest, found.user, min(self._seconds, left))
         self._proven.put(digest, True, _PROVEN_SECONDS)
         return found
+
+    def _fail(self, digest: bytes, address: str) -> None:
+        self._known.drop(digest)
+        self._proven.drop(digest)
+        self._failures.count(address)
 
     async def _require_few_failures(self, address: str) -> None:
         """Raise `Refusal` for an address of too many, which has to wait for it."""

@@ -370,9 +370,11 @@ def test_a_token_that_is_still_remembered_begins_no_session(removed, site):
 
         assert client.get("tasks", site.task_id, URI).status == 404
         answer = client.send("POST", "/session")
+        then = client.get("tasks", site.task_id, URI).status
 
     assert verdict(answer) == (401, "unauthenticated")
     assert "set-cookie" not in answer.headers
+    assert then == 401  # what was found out is not forgotten
 
 
 def last_use(site: Site, user: Somebody) -> datetime | None:
