@@ -50,8 +50,7 @@ class Exchange:
         """
         self._note(status, headers)
         self.bytes = len(body)
-        if self._begin is not None:
-            await self._begin(self.scope, status, headers, body, left)
+        if self._begin is not None and self._begin(self.scope, status, headers, body, left):
             return
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": left > 0})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import (
@@ -84,7 +84,10 @@ class Protocol(HttpToolsProtocol):
 
     _extensions: dict[str, dict[object, object]]
     _cycles: Sequence[RequestResponseCycle] = ()  #: requests without their whole answer
-    _deadline: asyncio.TimerHandle | None = None
+    _due: float | None = None  #: by the loop's clock, when the next request must be here
+    _missed: Callable[[], None]  #: what then happens, if it is not
+    _clock: asyncio.TimerHandle | None = None  #: goes off then, or earlier
+    _begun = False  #: something of the next request has come
     _look: asyncio.TimerHandle | None = None  #: at whether the client has taken something
     _moves = 0  #: the buffer has been filled or emptied so often
     _fruitless = 0  #: bytes received since a head, a part of a body or a request was complete
@@ -97,12 +100,12 @@ class Protocol(HttpToolsProtocol):
         raw = transport.get_extra_info("socket")
         if socket_buffer and raw is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, socket_buffer)
-        self._await_head()
+        self._expect(_HEAD_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._have_head()
-        if self._look is not None:
-            self._look.cancel()
+        for timer in (self._clock, self._look):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
         self._extensions = {}
         # uvicorn tells the latest request only; it may be queued behind one that is answered now.
@@ -117,9 +120,9 @@ class Protocol(HttpToolsProtocol):
         if self._fruitless > _LONGEST_REQUEST_HEAD:
             self._refuse_head()
             return
-        # uvicorn's timer of idle connections ends with any byte, even if no request comes of it.
-        if not self._busy and self.timeout_keep_alive_task is None:
-            self._await_head()
+        if not self._begun and not self._busy:
+            self._begun = True
+            self._expect(_HEAD_SECONDS, self.transport.abort)
 
     def on_body(self, body: bytes) -> None:
         self._fruitless = 0
@@ -131,37 +134,36 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._fruitless = 0
-        self._have_head()
+        self._begun, self._due = False, None
         super().on_headers_complete()
         self.scope["extensions"] = self._extensions
         waiting = [earlier for earlier in self._cycles if not earlier.response_complete]
         self._cycles = (*waiting, self.cycle)
 
-    async def begin(
+    def begin(
         self,
         scope: Scope,
         status: int,
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         left: int,
-    ) -> None:
+    ) -> bool:
         """Send the head of an answer with the first bytes of its body, or with all of it.
-
-        :param scope: of the request
 
         It is what uvicorn makes of two messages, in less than half of the time. The rest of the
         body goes its way.
 
+        :param scope: of the request
         :param headers: in lower case, with ``content-length`` and no other framing
         :param left: how many bytes of the body are to follow
+
+        False: the client has to read first, which uvicorn waits for.
 
         Raises `RuntimeError` when a header would become two.
         """
         cycle = next(each for each in self._cycles if each.scope is scope)
-        if self.flow.write_paused and not cycle.disconnected:
-            await self.flow.drain()
-        if cycle.disconnected:
-            return
+        if cycle.disconnected or self.flow.write_paused:
+            return cycle.disconnected
         fields = [*self.server_state.default_headers, *headers]
         if not cycle.keep_alive:
             fields.append((b"connection", b"close"))
@@ -182,31 +184,34 @@ class Protocol(HttpToolsProtocol):
             if not cycle.keep_alive:
                 self.transport.close()
             cycle.on_response()
+        return True
 
     @property
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
-    def _await_head(self) -> None:
-        if self._deadline is None:
-            self._deadline = self.loop.call_later(_HEAD_SECONDS, self._miss_head)
+    def _expect(self, seconds: float, missed: Callable[[], None]) -> None:
+        """Wait so long for the next request. One timer serves many of them."""
+        self._due, self._missed = self.loop.time() + seconds, missed
+        if self._clock is None or self._clock.when() > self._due:
+            self._set_clock(self._due)
 
-    def _have_head(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+    def _set_clock(self, due: float) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+        self._clock = self.loop.call_at(due, self._look_at_clock)
+
+    def _look_at_clock(self) -> None:
+        self._clock = None
+        if self._due is not None and self.loop.time() < self._due:
+            self._set_clock(self._due)
+        elif self._due is not None:
+            self._missed()
 
     def _refuse_head(self) -> None:
         """Take no more of a head, or of what follows a body, that does not end."""
         if not self._busy and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
-        else:
-            self.transport.abort()
-
-    def _miss_head(self) -> None:
-        self._deadline = None
-        if self._busy:
-            self._await_head()  # it is not read while the answer before it is under way
         else:
             self.transport.abort()
 
@@ -219,7 +224,15 @@ class Protocol(HttpToolsProtocol):
         self._moves += 1
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """As uvicorn has it, but for its timer, which any byte ends even if no request comes."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._expect(self.timeout_keep_alive, self.transport.close)
         self._await_reader()
 
     def _await_reader(self) -> None:
