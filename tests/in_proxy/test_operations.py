@@ -221,6 +221,7 @@ def test_several_workers_serve_count_together_and_are_replaced(
 
         with only(first, both):
             stream = stack.enter_context(opened.stream())
+            assert eventually(lambda: number(opened.client, "labelport_proxy_open_streams") == 1)
         with only(second, both):
             assert number(opened.client, "labelport_proxy_open_streams") == 1
         os.kill(first, signal.SIGKILL)
