@@ -34,10 +34,11 @@ class Connection(asyncio.BufferedProtocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, buffer: memoryview, settings: Transport, lost: Callable[[Connection], None]
+        self, buffer: bytearray, settings: Transport, lost: Callable[[Connection], None]
     ) -> None:
         self._idle_since = 0.0
-        self._buffer = buffer
+        self._bytes = buffer
+        self._buffer = memoryview(buffer)
         self._settings = settings
         self._lost = lost
         self._loop = asyncio.get_running_loop()
@@ -73,15 +74,12 @@ class Connection(asyncio.BufferedProtocol):
         self._method, self._heard = method, b""
         self._framing = None
         self._transport.write(request)
-        answered = False
         try:
             while self._framing is None:
                 await self._event("answer", self._settings.head_seconds)
-            answered = True
-        finally:
-            # Cancelled, even when the answer has come in the meantime.
-            if not answered:
-                self.close()
+        except BaseException:
+            self.close()  # cancelled, even when the answer has come in the meantime
+            raise
 
     async def chunk(self) -> bytes:
         """The next bytes of the body; empty at its end. Raises `Busy` when it breaks off."""
@@ -175,32 +173,36 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take what has come out of the shared buffer."""
-        data = bytes(self._buffer[:nbytes])
+        position = 0
         try:
-            if self._framing is None:
-                data = self._take_head(data)
+            while self._framing is None and position < nbytes:
+                position = self._take_head(position, nbytes)
             if self._framing is not None:
-                self._take_body(self._framing, data)
+                self._take_body(self._framing, bytes(self._buffer[position:nbytes]))
         except ValueError:
             self._fail(Busy("the answer is not HTTP"))
 
-    def _take_head(self, data: bytes) -> bytes:
-        """Read the head once it is complete; what follows it is left over."""
-        looked_at = max(0, len(self._heard) - 3)
-        self._heard += data
-        while 0 <= (end := self._heard.find(b"\r\n\r\n", looked_at)) <= MAX_HEAD_BYTES:
-            head = parse_head(self._heard[: end + 2])
-            self._heard = self._heard[end + 4 :]
-            if head.status >= 200:
-                rest, self._heard = self._heard, b""
-                self._framing = head.framing(self._method)
-                self.head = head
-                self._wake()
-                return rest
-            looked_at = 0  # that was only an interim answer
-        if len(self._heard) > MAX_HEAD_BYTES:
+    def _take_head(self, start: int, stop: int) -> int:
+        """Read a head in ``start <= byte < stop`` of the buffer, if it is complete; its end."""
+        heard = len(self._heard)
+        if heard:  # the rest of it
+            data = self._heard + bytes(self._buffer[start:stop])
+            end = data.find(b"\r\n\r\n", max(0, heard - 3))
+        else:
+            end = self._bytes.find(b"\r\n\r\n", start, stop) - start
+            data = bytes(self._buffer[start : stop if end < 0 else start + end + 2])
+        if (len(data) if end < 0 else end) > MAX_HEAD_BYTES:
             raise ValueError("a head without end")
-        return b""
+        if end < 0:
+            self._heard = data
+            return stop
+        self._heard = b""
+        head = parse_head(data[: end + 2])
+        if head.status >= 200:  # or that was only an interim answer
+            self._framing = head.framing(self._method)
+            self.head = head
+            self._wake()
+        return start + end + 4 - heard
 
     def _take_body(self, framing: Framing, data: bytes) -> None:
         piece = framing.take(data)

@@ -84,16 +84,17 @@ class Download:
     async def __anext__(self) -> bytes:
         assert self._response is not None  # noqa: S101 # entered
         while self._position < self._stop:
-            broken = Busy("it ended early")
             try:
-                if chunk := await self._response.chunk():
-                    piece = chunk[: self._stop - self._position]
-                    self._position += len(piece)
-                    self._fruitless = 0
-                    return piece
+                chunk = await self._response.chunk()
             except Busy as busy:
-                broken = busy
-            await self._resume(self._response, broken)
+                await self._resume(self._response, busy)
+                continue
+            if chunk:
+                piece = chunk[: self._stop - self._position]
+                self._position += len(piece)
+                self._fruitless = 0
+                return piece
+            await self._resume(self._response, Busy("it ended early"))
         raise StopAsyncIteration
 
     async def _resume(self, response: Response, broken: Busy) -> None:

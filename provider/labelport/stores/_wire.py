@@ -34,7 +34,7 @@ class Wire:
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._buffer = memoryview(bytearray(transport.chunk_bytes))
+        self._buffer = bytearray(transport.chunk_bytes)
         self._slots = Slots(transport.connections)
         self._open: set[Connection] = set()
         self._idle: dict[str, deque[Connection]] = {}  # by origin, the longest unused first
