@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 _CONNECTIONS = 10_000  # to one store: what bounds streams is the limit of each user
 #: Not of any length: `int` gives up on thousands of digits.
 _RESOLVE = re.compile(r"/(tasks|projects)/([0-9]{1,19})/resolve/?", re.ASCII)
+_LONGEST_PATH = 48  # characters: longer ones are none of those
 _SESSION = "/session"
 _READ_SECONDS = 5.0  # for the catalog to answer
 _WRITE_SECONDS = 60.0  # while importers write: as long as SQLite waits for its lock
@@ -175,6 +176,13 @@ async def _warm_up(catalog: Catalog, reading: CatalogThreads, stores: Stores) ->
     gc.set_threshold(_GC_THRESHOLD)
 
 
+@lru_cache(maxsize=4096)
+def _place_of(path: str) -> tuple[str, int] | None:
+    """``tasks`` or ``projects`` and the id, if *path* is where their objects are asked for."""
+    found = _RESOLVE.fullmatch(path)
+    return (found[1], int(found[2])) if found else None
+
+
 class _Paths:
     """The way of a request: first to what is asked for most, past all other routes."""
 
@@ -186,8 +194,9 @@ class _Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._others(scope, receive, send)
-        found = _RESOLVE.fullmatch(scope["path"])
-        if found is None and scope["path"] != _SESSION:
+        path = scope["path"]
+        found = _place_of(path) if len(path) <= _LONGEST_PATH else None
+        if found is None and path != _SESSION:
             return await self._others(scope, receive, send)
         # These two are what pages of other origins may use, if they are named.
         exchange = exchange_of(scope)
@@ -198,7 +207,8 @@ class _Paths:
             return await self._others(scope, receive, send)
         if scope["method"] not in ("GET", "HEAD"):
             raise HTTPException(405, "Method Not Allowed", {"Allow": "GET, HEAD, OPTIONS"})
-        await self._endpoints[found[1]](exchange, int(found[2]), receive)
+        kind, number = found
+        await self._endpoints[kind](exchange, number, receive)
 
 
 def _issuer(settings: Settings) -> Issuer | None:

@@ -1,4 +1,4 @@
-"""Values that may be used again for a while, the least recently used of them forgotten first."""
+"""Values that may be used again for a while, the oldest of them forgotten first."""
 
 from __future__ import annotations
 
@@ -28,17 +28,13 @@ class Kept(Generic[K, V]):
         if self._clock() >= until:
             self._values.pop(key, None)
             return None
-        try:
-            self._values.move_to_end(key)
-        except KeyError:
-            return value  # which another thread has just forgotten
         return value
 
     def put(self, key: K, value: V, seconds: float) -> None:
         """Keep *value* for *seconds*; not at all if there are none."""
         if seconds <= 0:
             return
-        self._values.pop(key, None)  # or it would stay where it is
+        self._values.pop(key, None)  # or it would stay as old as it is
         self._values[key] = (value, self._clock() + seconds)
         if len(self._values) > self._size:
             self._values.popitem(last=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
@@ -26,6 +26,7 @@ from labelport_proxy.token_owners import TokenOwners, is_secret
 COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
 _LONGEST = 16 << 10  # characters of a JWT
+_SHORT_HEADER = 2 << 10  # bytes: longer ones would fill the memory if they were remembered
 _PROVEN_SECONDS = 3600.0  # for so long, who was let in need not fear for failures of others
 _BRAKE_SECONDS = 0.25  # or whoever asks again at once would keep us busy with refusing
 
@@ -90,7 +91,8 @@ class Identities:
         """The user whom `of_headers` found by the same header a moment ago."""
         given = headers.get(b"authorization")
         if given is not None:
-            return self._known.get(_digest(bearer(given), TokenKind.API))
+            digest = (_remembered if len(given) <= _SHORT_HEADER else _api_digest)(given)
+            return self._known.get(digest)
         secret = session_secret(headers)
         return self._known.get(_digest(secret, TokenKind.SESSION)) if secret else None
 
@@ -224,6 +226,14 @@ def _address(client: Client) -> str:
 def _digest(secret: str, kind: TokenKind) -> bytes:
     """What a secret is remembered by. A token is never taken for a session."""
     return sha256(f"{kind} {secret}".encode(errors="replace")).digest()
+
+
+def _api_digest(header: bytes) -> bytes:
+    """What the token in an ``Authorization`` header is remembered by. Raises `Refusal`."""
+    return _digest(bearer(header), TokenKind.API)
+
+
+_remembered = lru_cache(maxsize=4096)(_api_digest)
 
 
 def session_secret(headers: Mapping[bytes, bytes]) -> str | None:

@@ -222,7 +222,6 @@ NAMES = [
     "semi;colon.png",
     "it's.png",
     "per%cent%0d%0aX-Evil: 1.png",
-    "back\\slash.png",
     "com,ma.png",
     "two  blanks .png",
     "ünïcode.png",
