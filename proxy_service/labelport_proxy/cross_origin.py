@@ -19,12 +19,15 @@ class CrossOrigin:
     def __init__(self, origins: Collection[str]) -> None:
         self._origins = frozenset(origin.encode() for origin in origins)
         # The cookie is not sent to us from other sites; from other hosts of this one it is.
-        self._own = b"same-site" if self._origins else b"same-origin"
+        own = b"same-site" if self._origins else b"same-origin"
+        self._members, self._anybody = (
+            [(b"cross-origin-resource-policy", policy), (b"vary", _VARY)]
+            for policy in (own, b"cross-origin")
+        )
 
     def headers(self, *, is_link: bool) -> Headers:
         """What an object's answer says. Only signed links may be embedded by everybody."""
-        policy = b"cross-origin" if is_link else self._own
-        return [(b"cross-origin-resource-policy", policy), (b"vary", _VARY)]
+        return self._anybody if is_link else self._members
 
     def readers(self, origin: bytes | None) -> Headers:
         """What lets the scripts of the origin that asks read any answer, if it may."""

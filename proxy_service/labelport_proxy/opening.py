@@ -29,13 +29,6 @@ _REFUSED_SECONDS = 30.0  # how often a refusal of credentials may cause the stor
 _LINGER_SECONDS = 300.0  # what is replaced is closed once its streams must have ended
 
 
-class SignedUrl(NamedTuple):
-    """A URL for browsers."""
-
-    url: str
-    max_age: int  #: seconds for which it may be given out again
-
-
 class Place(NamedTuple):
     """What a store depends on: storages of one place share it, whatever else they are set to."""
 
@@ -63,18 +56,19 @@ class Opened:
         self.good_until = min(self._gone_at, self.tried_at + _FAILED_SECONDS)
         return self.tried_at < self.good_until
 
-    async def signed(self, key: str, seconds: int) -> SignedUrl:
-        """A URL of *key*, signed for *seconds*, with at least half of its life left.
+    async def signed(self, key: str, seconds: int) -> tuple[str, int]:
+        """A URL of *key*, signed for *seconds*, and for how many it may be given out again.
 
-        Browsers keep the URL they were sent to, for all later ranges of a video.
+        At least half of its life is left: browsers keep the URL they were sent to, for all later
+        ranges of a video.
         """
-        now = self._clock()
         kept = self._urls.get((key, seconds))
         if kept is None:
+            now = self._clock()
             url = await self.store.sign(key, seconds=seconds, content_type=guessed_type(key))
             kept = (url, now + seconds / 2)
             self._urls.put((key, seconds), kept, seconds / 2)
-        return SignedUrl(kept[0], int(kept[1] - now))
+        return kept[0], int(kept[1] - self._clock())
 
 
 class _Opening(NamedTuple):
@@ -103,14 +97,15 @@ class Stores:
         self._clock = clock
         self._patience_seconds = patience_seconds
         self._reopen_seconds = reopen_seconds
-        self._opened: dict[Place, Opened] = {}
+        self._opened: dict[tuple[str, str, str | None], Opened] = {}
         self._opening: dict[Place, _Opening] = {}
         self._failed: Kept[Place, ConfigurationError] = Kept(1_000, clock)
         self._retired: set[Opened] = set()
 
     def known(self, storage: Storage) -> Opened | None:
         """The storage's store, if it is open."""
-        found = self._opened.get(_place(storage))
+        # As `Place` is, which takes longer to make.
+        found = self._opened.get((storage.scheme, storage.bucket, storage.conn_id))
         return found if found and self._clock() < found.good_until else None
 
     async def get(self, storage: Storage) -> Opened:

@@ -161,7 +161,9 @@ class Protocol(HttpToolsProtocol):
 
         Raises `RuntimeError` when a header would become two.
         """
-        cycle = next(each for each in self._cycles if each.scope is scope)
+        for cycle in self._cycles:  # nearly always there is but this one
+            if cycle.scope is scope:
+                break
         if cycle.disconnected or self.flow.write_paused:
             return cycle.disconnected
         fields = [*self.server_state.default_headers, *headers]
