@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from labelport.model import ByteRange, ObjectMeta
 from labelport_proxy import conditions, presenting, ranges
 from labelport_proxy.conditions import Verdict
+from labelport_proxy.fields import fields, pairs_of
 
 UNSATISFIABLE = "unsatisfiable"
 
@@ -332,3 +333,16 @@ def test_an_etag_depends_on_secret_access_key_and_version() -> None:
     assert all(tag and re.fullmatch(r'"[0-9a-f]{32}"', tag) for tag in tags)
     assert presenting.Tagger("s" * 40).tag(first, "1 1 annotator 1") in tags
     assert one.tag(first._replace(etag=""), "1 1 annotator 1") is None
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx: y", b"a\n x", b"a\rx", b"a\0", b"\x7f", b"\x1b[2J"])
+def test_no_value_makes_another_line(value: bytes) -> None:
+    with pytest.raises(ValueError, match="control"):
+        fields((b"etag", b'"1"'), (b"content-type", value))
+
+
+def test_fields_are_the_pairs_that_they_were_made_of() -> None:
+    pairs = [(b"etag", b'"a: b"'), (b"vary", b"Cookie,\tOrigin"), (b"location", b"")]
+
+    assert pairs_of(fields(*pairs)) == pairs
+    assert pairs_of(fields()) == []

@@ -27,6 +27,7 @@ from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory
 from labelport_proxy.exchange import exchange_of
+from labelport_proxy.fields import fields
 from labelport_proxy.health import Health
 from labelport_proxy.identifying import Identities
 from labelport_proxy.limits import Limits
@@ -117,7 +118,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         tagger=Tagger(str(settings.secret)),
         cross_origin=CrossOrigin(settings.allowed_origins),
         max_range_size=settings.max_range_size,
-        cache_seconds=settings.cache_timeout,
+        kept=fields((b"cache-control", b"private, max-age=%d" % settings.cache_timeout)),
     )
     recorder = Recorder()
     health = Health(catalog, checking, str(settings.metrics_token), recorder)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from starlette.types import Message, Scope, Send
 
+from labelport_proxy.fields import NONE, Fields, pairs_of
 from labelport_proxy.server import CONNECTION
-
-Headers = list[tuple[bytes, bytes]]
 
 _KEY = "labelport.exchange"
 
@@ -32,7 +32,7 @@ class Exchange:
         self.error: str | None = None  #: the class of what a store did wrong, or why we cut off
         self.first_byte: float | None = None  #: seconds after the request
         self.bytes = 0  #: of the body
-        self.readers: Headers = []  #: lets scripts of another origin read the answer
+        self.readers = NONE  #: lets scripts of another origin read the answer
         self._send = send
         connection = scope.get("extensions", {}).get(CONNECTION)
         self._begin = connection["begin"] if connection else None
@@ -42,16 +42,19 @@ class Exchange:
         """The request is over."""
         del self.scope[_KEY]
 
-    async def begin(self, status: int, headers: Headers, body: bytes = b"", left: int = 0) -> None:
+    async def begin(
+        self, status: int, parts: Sequence[Fields], body: bytes = b"", left: int = 0
+    ) -> None:
         """Send the head of an answer, and the first bytes of its body.
 
-        :param headers: with the length of the body; nothing else tells where it ends
+        :param parts: of the head, with the length of the body; nothing else tells where it ends
         :param left: how many bytes of the body are to follow
         """
-        self._note(status, headers)
+        lines = self._lines(status, parts)
         self.bytes = len(body)
-        if self._begin is not None and self._begin(self.scope, status, headers, body, left):
+        if self._begin is not None and self._begin(self.scope, status, lines, body, left):
             return
+        headers = pairs_of(lines)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body, "more_body": left > 0})
 
@@ -63,17 +66,18 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """ASGI's own way, which Starlette takes."""
         if message["type"] == "http.response.start":
-            message["headers"] = headers = [*message["headers"]]
-            self._note(message["status"], headers)
+            lines = self._lines(message["status"], ())
+            message["headers"] = [*message["headers"], *pairs_of(lines)]
         else:
             self.bytes += len(message.get("body", b""))
         await self._send(message)
 
-    def _note(self, status: int, headers: Headers) -> None:
+    def _lines(self, status: int, parts: Sequence[Fields]) -> Fields:
+        """All of the head but its first line, now that it is sent."""
         self.status = status
         self.first_byte = time.perf_counter() - self.begun
-        headers.append((b"x-request-id", self.request_id.encode()))
-        headers += self.readers
+        own = b"x-request-id: %b\r\n" % self.request_id.encode()  # of `_REQUEST_ID`'s kind
+        return Fields(b"".join((*parts, own, self.readers)))
 
 
 def exchange_of(scope: Scope) -> Exchange:

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from urllib.parse import quote
 
 from labelport.model import ObjectMeta
-from labelport_proxy.exchange import Headers
+from labelport_proxy.fields import Pair
 
 OCTETS = "application/octet-stream"
 
@@ -100,7 +100,7 @@ def _is_inert(kind: str) -> bool:
     return _INERT.fullmatch(kind.partition(";")[0]) is not None
 
 
-def object_headers(meta: ObjectMeta, etag: str | None) -> Headers:
+def object_headers(meta: ObjectMeta, etag: str | None) -> list[Pair]:
     """What is said of the object, whatever part of it is served."""
     kind = content_type(meta)
     found = [
@@ -113,7 +113,7 @@ def object_headers(meta: ObjectMeta, etag: str | None) -> Headers:
     return found + validators(meta, etag)
 
 
-def validators(meta: ObjectMeta, etag: str | None) -> Headers:
+def validators(meta: ObjectMeta, etag: str | None) -> list[Pair]:
     """By what a browser can ask whether its copy is still good."""
     found = []
     if etag:

@@ -17,7 +17,8 @@ from labelport_proxy import conditions, presenting, ranges
 from labelport_proxy.conditions import Verdict
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory, Grant, Request
-from labelport_proxy.exchange import Exchange, Headers
+from labelport_proxy.exchange import Exchange
+from labelport_proxy.fields import Fields, fields
 from labelport_proxy.identifying import Identities, Link
 from labelport_proxy.limits import Limits
 from labelport_proxy.opening import Opened, Stores
@@ -27,6 +28,7 @@ from labelport_proxy.streaming import Flow, Watch, ended_early, send_rest
 _SHORT_QUERY = 1 << 10  # characters: longer ones would fill the memory if they were remembered
 _LONGEST_QUERY = 16 << 10  # characters: a key has 1,024 bytes, quoted and encoded in base64
 _MAX_ID = 2**63 - 1
+_OF_REDIRECTS = fields((b"content-length", b"0"), (b"referrer-policy", b"no-referrer"))
 #: The headers that decide what of an object is answered.
 _ASKING = frozenset(name.encode() for name in (*conditions.PRECONDITIONS, "if-range", "range"))
 
@@ -43,7 +45,7 @@ class Serving:
     tagger: presenting.Tagger
     cross_origin: CrossOrigin
     max_range_size: int  #: bytes
-    cache_seconds: int  #: for which a browser may keep what was streamed
+    kept: Fields  #: for how long a browser may keep what was streamed
 
 
 class Wanted(NamedTuple):
@@ -73,7 +75,7 @@ class Resolve:
         grant = serving.directory.known(request) or await serving.directory.grant(request)
         storage = grant.storage
         opened = serving.stores.known(storage) or await serving.stores.get(storage)
-        shared = serving.cross_origin.headers(is_link=is_link)
+        shared = serving.cross_origin.fields(is_link=is_link)
         # What is signed is a GET: a HEAD would be refused where it leads.
         redirects = storage.presign and opened.store.signs and exchange.scope["method"] == "GET"
         try:
@@ -132,17 +134,14 @@ def _query(query_string: bytes) -> dict[str, str]:
     return query
 
 
-async def _redirect(opened: Opened, grant: Grant, shared: Headers, exchange: Exchange) -> None:
+async def _redirect(opened: Opened, grant: Grant, shared: Fields, exchange: Exchange) -> None:
     url, max_age = await opened.signed(grant.key, grant.storage.presign_seconds)
     exchange.outcome = "redirect"
-    headers = [
+    leads = fields(
         (b"location", url.encode("ascii")),
-        (b"content-length", b"0"),
         (b"cache-control", b"private, max-age=%d" % max_age),
-        (b"referrer-policy", b"no-referrer"),
-        *shared,
-    ]
-    await exchange.begin(303, headers)
+    )
+    await exchange.begin(303, (leads, _OF_REDIRECTS, shared))
 
 
 class _Answer:
@@ -153,7 +152,7 @@ class _Answer:
         serving: Serving,
         opened: Opened,
         grant: Grant,
-        shared: Headers,
+        shared: Fields,
         exchange: Exchange,
     ) -> None:
         self._serving = serving
@@ -182,12 +181,13 @@ class _Answer:
         if meta is not None:
             verdict = conditions.judge(self._asks, self._tag(meta), meta.modified)
             if verdict is Verdict.NOT_MODIFIED:
-                return await self._bare(304, "not_modified", self._validators(meta))
+                validators = fields(*presenting.validators(meta, self._tag(meta)))
+                return await self._bare(304, "not_modified", validators)
             if verdict is Verdict.FAILED:
                 raise Refusal(412, "precondition_failed", "The object is another one now.")
             if self._method == "HEAD":
-                length = (b"content-length", str(meta.size).encode())
-                return await self._bare(200, "head", [length, *self._described(meta)])
+                length = fields((b"content-length", b"%d" % meta.size))
+                return await self._bare(200, "head", length, _described(meta, self._tag(meta)))
         try:
             byte_range = self._byte_range(meta)
         except ranges.NotSatisfiable:
@@ -234,21 +234,22 @@ class _Answer:
     ) -> None:
         meta, ranged = stream.meta, byte_range is not None
         start, stop = 0, meta.size
-        headers = self._described(meta)
+        part = []
         if byte_range is not None:
             start = byte_range.start
             stop = meta.size if byte_range.stop is None else min(byte_range.stop, meta.size)
-            content_range = f"bytes {start}-{stop - 1}/{meta.size}".encode()
-            headers.append((b"content-range", content_range))
+            part.append((b"content-range", b"bytes %d-%d/%d" % (start, stop - 1, meta.size)))
         length = stop - start
-        headers.append((b"content-length", str(length).encode()))
+        part.append((b"content-length", b"%d" % length))
         chunks = aiter(stream)
         first = await anext(chunks, b"") if length else b""
         if length and not first:
             raise ended_early()
         self._exchange.outcome = "partial" if ranged else "full"
         status = 206 if ranged else 200
-        await self._exchange.begin(status, headers, first, length - len(first))
+        described = _described(meta, self._tag(meta))
+        parts = (described, self._serving.kept, self._shared, fields(*part))
+        await self._exchange.begin(status, parts, first, length - len(first))
         if len(first) == length:
             return
         with self._serving.watch.over(Flow(len(first), length, timed=ranged)) as flow:
@@ -256,20 +257,6 @@ class _Answer:
         if cut is not None:
             self._exchange.outcome = "truncated"
             self._exchange.error = self._exchange.error or cut
-
-    def _described(self, meta: ObjectMeta) -> Headers:
-        return [
-            *presenting.object_headers(meta, self._tag(meta)),
-            *self._kept(),
-        ]
-
-    def _validators(self, meta: ObjectMeta) -> Headers:
-        return [*presenting.validators(meta, self._tag(meta)), *self._kept()]
-
-    def _kept(self) -> Headers:
-        """How long a browser may keep the answer, and whom it may show it to."""
-        age = b"private, max-age=%d" % self._serving.cache_seconds
-        return [(b"cache-control", age), *self._shared]
 
     def _tag(self, meta: ObjectMeta) -> str | None:
         return self._serving.tagger.tag(meta, self._grant.access)
@@ -283,9 +270,15 @@ class _Answer:
             {"Content-Range": f"bytes */{size}", "Accept-Ranges": "bytes"},
         )
 
-    async def _bare(self, status: int, outcome: str, headers: Headers) -> None:
+    async def _bare(self, status: int, outcome: str, *parts: Fields) -> None:
         self._exchange.outcome = outcome
-        await self._exchange.begin(status, headers)
+        await self._exchange.begin(status, (*parts, self._serving.kept, self._shared))
+
+
+@lru_cache(maxsize=4096)
+def _described(meta: ObjectMeta, etag: str | None) -> Fields:
+    """What is said of an object, part by part of which it may be asked for."""
+    return fields(*presenting.object_headers(meta, etag))
 
 
 def _asks(exchange: Exchange) -> dict[str, str]:
