@@ -105,6 +105,21 @@ def test_what_never_comes_does_not_keep_the_loop_from_its_end(fetch: Fetch) -> N
     assert time.monotonic() - begun < 5
 
 
+def test_a_failure_is_that_of_who_comes_soon_after_in_another_loop(fetch: Fetch) -> None:
+    fetch.may_end.set()
+    source = BlockingCredentials(fetch)
+
+    assert [asyncio.run(asked(source)) for _ in range(2)] == [[AccessDenied]] * 2
+    assert fetch.calls == 1
+
+
+def test_what_hangs_in_a_loop_that_has_ended_keeps_no_other_from_asking(fetch: Fetch) -> None:
+    source = BlockingCredentials(fetch, patience_seconds=0.05)
+
+    assert [asyncio.run(asked(source)) for _ in range(2)] == [[StoreTimeout]] * 2
+    assert fetch.calls == 2
+
+
 def test_who_gives_up_waiting_spoils_it_for_nobody(fetch: Fetch) -> None:
     fetch.error = None
 

@@ -47,7 +47,8 @@ class FixedCredentials:
 class BlockingCredentials:
     """Credentials from a function that may block, such as a botocore session's.
 
-    :param fetch: returns credentials that are good now; called in a thread, never twice at once.
+    :param fetch: returns credentials that are good now; called in a thread, and by one event loop
+        never twice at once. What hangs in a loop that has ended keeps no other from asking.
     :param seconds: how long an answer is used before *fetch* is asked again.
     :param min_refresh_seconds: how soon after *fetch* a refusal may cause another: where rights
         are missing rather than expired, every request is refused.
@@ -90,8 +91,9 @@ class BlockingCredentials:
             self._begun_at = now
             self._fetching = fetching = asyncio.create_task(self._fetch_anew())
             fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
-        patience = self._begun_at + self._patience_seconds - now
-        await asyncio.wait([fetching], timeout=max(0.0, patience))
+        if not fetching.done():  # what is done may be of a loop that has ended
+            patience = self._begun_at + self._patience_seconds - now
+            await asyncio.wait([fetching], timeout=max(0.0, patience))
         if not fetching.done():
             raise StoreTimeout("the AWS credentials are not there in time")
         fetching.result()
