@@ -25,6 +25,7 @@ _MOST_URLS = 10_000  # of one storage
 _KEEP_SECONDS = 900.0  # then the connection is looked up again: it may have been changed
 _STALE_SECONDS = 900.0  # for so long, a store goes on that cannot be opened again
 _FAILED_SECONDS = 5.0  # for so long, what could not be opened is not tried again
+_LOST_SECONDS = 60.0  # past its time, an opening is taken for lost, and another begins
 _REFUSED_SECONDS = 30.0  # how often a refusal of credentials may cause the store to be opened anew
 _LINGER_SECONDS = 300.0  # what is replaced is closed once its streams must have ended
 
@@ -76,6 +77,7 @@ class _Opening(NamedTuple):
 
     task: asyncio.Task[Opened]
     deadline: float  #: by the loop's clock
+    lost_at: float  #: by the stores' clock
 
 
 class Stores:
@@ -120,11 +122,13 @@ class Stores:
         error = self._failed.get(place)
         if error is not None:
             raise error.with_traceback(None)
-        task, deadline = self._opening.get(place) or self._begin(place, storage)
-        left = deadline - asyncio.get_running_loop().time()
-        await asyncio.wait([task], timeout=max(0.0, left))
-        if task.done():
-            return task.result()
+        opening = self._opening.get(place)
+        if opening is None or self._clock() > opening.lost_at:
+            opening = self._begin(place, storage)
+        left = opening.deadline - asyncio.get_running_loop().time()
+        await asyncio.wait([opening.task], timeout=max(0.0, left))
+        if opening.task.done():
+            return opening.task.result()
         if old := self.known(storage) or self._prolonged(place):
             return old
         raise StoreTimeout("the store is not opened in time", uri=storage.location)
@@ -132,12 +136,14 @@ class Stores:
     def _begin(self, place: Place, storage: Storage) -> _Opening:
         seconds = self._reopen_seconds if place in self._opened else self._patience_seconds
         task = asyncio.create_task(self._open(place, storage))
-        opening = _Opening(task, asyncio.get_running_loop().time() + seconds)
+        deadline = asyncio.get_running_loop().time() + seconds
+        opening = _Opening(task, deadline, self._clock() + seconds + _LOST_SECONDS)
         self._opening[place] = opening
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return opening
 
     async def _open(self, place: Place, storage: Storage) -> Opened:
+        before = self._opened.get(place)
         try:
             store = await in_own_thread(partial(self._opener, storage))
         except ConfigurationError as error:
@@ -147,9 +153,15 @@ class Stores:
             self._failed.put(place, error, _FAILED_SECONDS)
             raise
         finally:
-            del self._opening[place]
+            opening = self._opening.get(place)
+            if opening and opening.task is asyncio.current_task():
+                del self._opening[place]
         opened = Opened(place, store, self._clock)
-        self._retire(self._opened.get(place))
+        now = self._opened.get(place)
+        if now is not None and now is not before:  # one of us was taken for lost
+            self._retire(opened)
+            return now
+        self._retire(now)
         self._opened[place] = opened
         return opened
 

@@ -311,11 +311,25 @@ class Opening(NamedTuple):
         assert all(not isinstance(e, Exception) or e is self.opener.error for e in with_error)
         return self.opener.calls
 
+    async def hang(self) -> threading.Event:
+        """Ask for the store in vain: that opening, and no later one, waits for the event."""
+        self.opener.may_end = hanging = threading.Event()
+        with pytest.raises(StoreTimeout):
+            await self.stores.get(STORAGE)
+        self.opener.may_end = threading.Event()
+        self.opener.may_end.set()
+        return hanging
+
     async def known(self) -> None:
         """Wait until the store is opened, by a thread that tells nobody here."""
         async with asyncio.timeout(10):
             while not self.stores.known(STORAGE):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+
+
+async def others() -> None:
+    """Wait until all other tasks are done."""
+    await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
 
 def with_stores(story: Callable[[Opening], Any], **patience: float) -> None:
@@ -328,6 +342,7 @@ def with_stores(story: Callable[[Opening], Any], **patience: float) -> None:
             await story(opening)
         finally:
             opener.may_end.set()
+            await others()
             await opening.stores.close()
         assert opener.open == 0
 
@@ -481,6 +496,43 @@ def test_nobody_waits_for_ever_for_a_store():
         assert o.opener.calls == 1
 
     with_stores(story, patience_seconds=0.2)
+
+
+def test_an_opening_that_never_ends_keeps_no_other_from_beginning():
+    """After a minute, for each may cost a thread."""
+
+    async def story(o: Opening) -> None:
+        hanging = await o.hang()
+        o.time.now += 59
+        with pytest.raises(StoreTimeout):
+            await o.stores.get(STORAGE)
+        assert o.opener.calls == 1
+
+        o.time.now += 2
+        opened = await o.stores.get(STORAGE)
+        assert o.opener.calls == 2
+        hanging.set()
+        await others()
+        assert o.stores.known(STORAGE) is opened
+
+    with_stores(story, patience_seconds=0.5)
+
+
+def test_what_is_opened_late_is_used_though_another_has_begun():
+    async def story(o: Opening) -> None:
+        hanging = await o.hang()
+        o.time.now += 61
+        later = await o.hang()
+        hanging.set()
+        await o.known()
+        opened = await o.stores.get(STORAGE)
+        later.set()
+        await others()
+
+        assert o.opener.calls == 2
+        assert o.stores.known(STORAGE) is opened
+
+    with_stores(story, patience_seconds=0.5)
 
 
 def test_a_store_goes_on_while_it_is_opened_again_slowly():
