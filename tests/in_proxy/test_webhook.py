@@ -16,6 +16,7 @@ import pytest
 
 from labelport.catalog import Catalog, events, users
 from labelport.model import EventKind, Role
+from labelport_proxy import bodies
 from proxies import Answer, Client, Running, Somebody, project, somebody, task
 from served import Root, served, told, verdict
 
@@ -285,17 +286,33 @@ def test_deliveries_of_one_user_at_once_are_counted(sqlite_template, tmp_path):
             assert time.monotonic() < until
 
 
-def test_large_deliveries_wait_for_each_other_and_small_ones_do_not(site):
+def test_large_deliveries_wait_for_each_other_and_small_ones_do_not(site, monkeypatch):
+    """Who waits longer than a body may take is not too slow for that."""
     number, other = site.task(), site.task()
     large = json.dumps(told_of("ANNOTATION_CREATED", number)).encode().ljust(1 << 20)
     with ThreadPoolExecutor(1) as pool:
         with ExitStack() as held:
             for _ in range(4):
                 held.enter_context(held_delivery(site.running, site.tool.secret, 4 << 20))
+            monkeypatch.setattr(bodies, "_BODY_SECONDS", 1.0)
             waiting = pool.submit(site.send, large)
 
             assert counts(site.send(told_of("ANNOTATION_CREATED", other))) == {"created": 1}
             with pytest.raises(TimeoutError):
-                waiting.result(0.3)
+                waiting.result(1.5)
 
         assert counts(waiting.result()) == {"created": 1}
+
+
+def test_a_large_delivery_does_not_wait_for_ever(site):
+    """The tool is told to come again, for others are slow."""
+    number = site.task()
+    large = json.dumps(told_of("ANNOTATION_CREATED", number)).encode().ljust(1 << 20)
+    with ExitStack() as held:
+        for _ in range(4):
+            held.enter_context(held_delivery(site.running, site.tool.secret, 4 << 20))
+        answer = site.send(large)
+
+    assert verdict(answer) == (503, "overloaded")
+    assert answer.headers["retry-after"] == "5"
+    assert counts(site.send(large)) == {"created": 1}
