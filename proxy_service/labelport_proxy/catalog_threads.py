@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import TypeVar, TypeVarTuple
 
 from sqlalchemy import exc
@@ -21,8 +25,12 @@ class CatalogThreads:
 
     def __init__(self, threads: int, *, seconds: float) -> None:
         """:param seconds: how long a call may take, with its wait for a thread"""
-        self._executor = ThreadPoolExecutor(threads, "catalog")
+        self._threads = threads
         self._seconds = seconds
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        # An executor's threads would keep the process from its end until the database answers.
+        for _ in range(threads):
+            Thread(target=_work, args=(self._calls,), name="catalog", daemon=True).start()
 
     async def call(self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """What *function* returns, or raises.
@@ -30,13 +38,34 @@ class CatalogThreads:
         Raises `sqlalchemy.exc.TimeoutError` when that takes too long. What had begun by then goes
         on in its thread: a write may yet be done.
         """
-        loop = asyncio.get_running_loop()
+        done: Future[T] = Future()
+        self._calls.put(partial(_answer, done, partial(function, *args)))
         try:
             async with asyncio.timeout(self._seconds):
-                return await loop.run_in_executor(self._executor, function, *args)
+                return await asyncio.wrap_future(done)
         except TimeoutError:
             raise exc.TimeoutError(f"no answer within {self._seconds:g} s") from None
 
     def close(self) -> None:
-        """Take no more calls; what has begun ends by itself."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Take no more calls; what has begun ends by itself, or with the process."""
+        with suppress(Empty):
+            while True:
+                self._calls.get_nowait()
+        for _ in range(self._threads):
+            self._calls.put(None)
+
+
+def _work(calls: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (call := calls.get()) is not None:
+        call()
+        del call  # or what came of it would be kept until the next
+
+
+def _answer(done: Future[T], function: Callable[[], T]) -> None:
+    if not done.set_running_or_notify_cancel():
+        return  # nobody waits for it any more
+    try:
+        done.set_result(function())
+    except BaseException as error:
+        done.set_exception(error)
+        del done  # or it and the error would hold each other

@@ -475,6 +475,23 @@ def test_a_catalog_that_hangs_keeps_the_proxy_from_neither_start_nor_end(
         assert time.monotonic() - begun < 10
 
 
+def test_sigterm_ends_the_process_while_a_statement_hangs(
+    postgres: PostgresServer, postgres_template: None, tmp_path: Path
+) -> None:
+    """It would go on for as long as PostgreSQL may take to answer."""
+    with ExitStack() as stack:
+        direct = stack.enter_context(postgres_database(postgres, TEMPLATE))
+        way = stack.enter_context(forwarder(postgres.host, postgres.port))
+        client, process = stack.enter_context(proxy_process(through(way, direct), tmp_path))
+        way.freeze()
+        assert client.send("GET", "/readyz").status == 503
+
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(5) == 0
+        assert "Finished server process" in (tmp_path / "server.log").read_text()
+
+
 def through(way: Forwarder, url: str) -> str:
     """The *url* of a database, by a *way* that may freeze."""
     place = urlsplit(url)
