@@ -89,6 +89,8 @@ class Directory:
 
     def _decide_all(self, requests: Sequence[Request]) -> list[tuple[Grant | Refusal, float]]:
         numbers = {request.number for request in requests if request.kind == "tasks"}
+        # From before the catalog is asked: what changes while it answers is not in its answer.
+        until = self._clock() + self._seconds
         with self._catalog.read() as connection:
             tasks = access.tasks(connection, numbers) if numbers else {}
             return [
@@ -96,19 +98,20 @@ class Directory:
                     connection,
                     request,
                     tasks.get(request.number) if request.kind == "tasks" else None,
+                    until,
                 )
                 for request in requests
             ]
 
     def _decided(
-        self, connection: sa.Connection, request: Request, task: TaskAccess | None
+        self, connection: sa.Connection, request: Request, task: TaskAccess | None, until: float
     ) -> tuple[Grant | Refusal, float]:
-        """The decision, and until when it is good."""
+        """The decision, and until when it is good; *until* if all of it is learned now."""
         what = request.kind.removesuffix("s")
         if request.kind == "tasks" and task is None:
-            return not_found(what), self._clock() + self._seconds
+            return not_found(what), until
         project_id = task.project_id if task else request.number
-        learned = self._learn(connection, request.user_id, project_id)
+        learned = self._learn(connection, request.user_id, project_id, until)
         if learned.role is None:
             return not_found(what), learned.until
         try:
@@ -118,13 +121,14 @@ class Directory:
         rights = f"{request.user_id} {project_id} {learned.role} {storage.id}"
         return Grant(storage, key, rights), learned.until
 
-    def _learn(self, connection: sa.Connection, user_id: int, project_id: int) -> _Learned:
+    def _learn(
+        self, connection: sa.Connection, user_id: int, project_id: int, until: float
+    ) -> _Learned:
         known = self._learned.get((user_id, project_id))
         if known is None:
-            until = self._clock() + self._seconds
             role = users.role(connection, user_id, project_id)
             known = _Learned(role, storages.list_all(connection, project_id), until)
-            self._learned.put((user_id, project_id), known, self._seconds)
+            self._learned.put((user_id, project_id), known, until - self._clock())
         return known
 
     def _answering(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import sha256
 from ipaddress import IPv6Address, ip_address
 from typing import NamedTuple
@@ -25,8 +25,8 @@ from labelport_proxy.token_owners import TokenOwners, is_secret
 
 COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
+_LONGEST_ADDRESS = 64  # characters
 _LONGEST = 16 << 10  # characters of a JWT
-_SHORT_HEADER = 2 << 10  # bytes: longer ones would fill the memory if they were remembered
 _PROVEN_SECONDS = 3600.0  # for so long, who was let in need not fear for failures of others
 _BRAKE_SECONDS = 0.25  # or whoever asks again at once would keep us busy with refusing
 
@@ -91,8 +91,7 @@ class Identities:
         """The user whom `of_headers` found by the same header a moment ago."""
         given = headers.get(b"authorization")
         if given is not None:
-            digest = (_remembered if len(given) <= _SHORT_HEADER else _api_digest)(given)
-            return self._known.get(digest)
+            return self._known.get(_digest(bearer(given), TokenKind.API))
         secret = session_secret(headers)
         return self._known.get(_digest(secret, TokenKind.SESSION)) if secret else None
 
@@ -152,6 +151,7 @@ class Identities:
         address = _address(client)
         if self._proven.get(digest) is None:  # others of the address do not keep it out
             await self._require_few_failures(address)
+        begun = time.monotonic()
         try:
             found = await look()
         except Refusal as refusal:
@@ -162,7 +162,9 @@ class Identities:
             self._fail(digest, address)
             return None
         left = self._seconds if found.ends is None else found.ends - time.time()
-        self._known.put(digest, found.user, min(self._seconds, left))
+        # From before the catalog was asked: what changed since is not in its answer.
+        taken = time.monotonic() - begun
+        self._known.put(digest, found.user, min(self._seconds - taken, left))
         self._proven.put(digest, True, _PROVEN_SECONDS)
         return found
 
@@ -217,7 +219,7 @@ def _address(client: Client) -> str:
     try:
         address = ip_address(host)
     except ValueError:
-        return host  # a Unix socket has none, and a reverse proxy may say anything
+        return host[:_LONGEST_ADDRESS]  # a Unix socket has none, a reverse proxy may say anything
     if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
         return address.exploded[:19]
     return host
@@ -226,14 +228,6 @@ def _address(client: Client) -> str:
 def _digest(secret: str, kind: TokenKind) -> bytes:
     """What a secret is remembered by. A token is never taken for a session."""
     return sha256(f"{kind} {secret}".encode(errors="replace")).digest()
-
-
-def _api_digest(header: bytes) -> bytes:
-    """What the token in an ``Authorization`` header is remembered by. Raises `Refusal`."""
-    return _digest(bearer(header), TokenKind.API)
-
-
-_remembered = lru_cache(maxsize=4096)(_api_digest)
 
 
 def session_secret(headers: Mapping[bytes, bytes]) -> str | None:

@@ -34,7 +34,7 @@ class Rate(Generic[K]):
         """Count one. Raises `Refusal` when it is one too many."""
         if not self._rate:
             return
-        now, most = self._clock(), self._rate * _BURST_SECONDS
+        now, most = self._clock(), max(1.0, self._rate * _BURST_SECONDS)
         bucket = self._buckets.get(who)
         if bucket is None:
             bucket = self._buckets[who] = _Bucket(most, now)

@@ -106,8 +106,9 @@ class Resolve:
 
 def _wanted(query_string: bytes) -> Wanted:
     """What a query asks for. Raises `Refusal`."""
-    # Players ask for one object again and again.
-    return (_read if len(query_string) > _SHORT_QUERY else _remembered)(query_string)
+    # Players ask for one object again and again. Signed links are not kept.
+    plain = len(query_string) <= _SHORT_QUERY and b"&" not in query_string
+    return (_remembered if plain else _read)(query_string)
 
 
 def _read(query_string: bytes) -> Wanted:

@@ -29,6 +29,7 @@ stall_seconds = 10.0
 _WRITE_BUFFER = 16 << 10  # bytes, beside what the kernel holds
 _LONGEST_HEAD = 4 << 10  # bytes, of what may be a head and not a chunk of a body
 _HEAD_SECONDS = 30.0  # for a whole request head, however slowly it comes
+_MOST_WAITING = 16  # requests that a client sends without waiting for answers
 _LONGEST_REQUEST_HEAD = 64 << 10  # bytes, besides what comes at once
 
 
@@ -140,6 +141,9 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._fruitless = 0
         self._begun, self._due = False, None
+        if len(self.pipeline) >= _MOST_WAITING:
+            self.transport.abort()
+            raise ConnectionAbortedError  # so that nothing more of it is parsed
         super().on_headers_complete()
         self.scope["extensions"] = self._extensions
         waiting = [earlier for earlier in self._cycles if not earlier.response_complete]
@@ -162,11 +166,13 @@ class Protocol(HttpToolsProtocol):
         :param lines: with ``content-length`` and no other framing
         :param left: how many bytes of the body are to follow
 
-        False: the client has to read first, which uvicorn waits for.
+        False: uvicorn has to do it, for instance because the client must read first.
         """
         for cycle in self._cycles:  # nearly always there is but this one
             if cycle.scope is scope:
                 break
+        else:
+            return False
         if cycle.disconnected or self.flow.write_paused:
             return cycle.disconnected
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
@@ -223,16 +229,19 @@ class Protocol(HttpToolsProtocol):
         self._moves += 1
 
     def on_response_complete(self) -> None:
-        """As uvicorn has it, but for its timer, which any byte ends even if no request comes."""
+        """As uvicorn has it, but for its timer, which any byte ends even if no request comes.
+
+        Nor is more read while requests wait.
+        """
         self.server_state.total_requests += 1
+        self._await_reader()
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         else:
+            self.flow.resume_reading()
             self._expect(self.timeout_keep_alive, self.transport.close)
-        self._await_reader()
 
     def _await_reader(self) -> None:
         """Look again later. Until then nothing is written, or `_moves` tells of it."""

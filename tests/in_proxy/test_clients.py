@@ -13,6 +13,7 @@ import resource
 import shutil
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -394,8 +395,9 @@ def impatient(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -
     url = f"sqlite:///{shutil.copy(sqlite_template, folder / 'catalog.db')}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(server, "_HEAD_SECONDS", 0.4)
+        patch.setattr(server, "stall_seconds", 0.4)
         patch.setattr(bodies, "_BODY_SECONDS", 0.4)
-        with proxy(Catalog(url), lambda _: LocalStore(folder, "media")) as running:
+        with proxy(Catalog(url), lambda _: LocalStore(folder, "media"), timeout=0.4) as running:
             yield running
 
 
@@ -408,6 +410,56 @@ def test_the_proxy_opens_as_many_files_as_it_may(served: Served) -> None:
 
 LOG_IN = b"POST /session HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 ALIVE = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def test_who_asks_too_much_at_once_is_dropped(impatient: Running) -> None:
+    """However many requests a client sends at once, others do not wait for them."""
+    place = ("127.0.0.1", urlsplit(impatient.url).port or 0)
+
+    def ask_on() -> None:
+        with socket.create_connection(place) as connection, suppress(ConnectionError):
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100_000)
+            while connection.recv(1 << 20):
+                pass
+
+    asking = threading.Thread(target=ask_on)
+    asking.start()
+    for _ in range(20):
+        begun = time.monotonic()
+        assert Client(impatient.url).send("GET", "/healthz").status == 200
+        assert time.monotonic() - begun < 1
+    asking.join(10)
+    assert eventually(lambda: not impatient.server.server_state.connections)
+
+
+def test_who_wants_the_connection_closed_and_does_not_read_is_dropped(
+    sqlite_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much of an answer is left when it is complete for us."""
+    monkeypatch.setattr(server, "stall_seconds", 0.4)
+    url = f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'catalog.db')}"
+    (tmp_path / "media").mkdir()
+    sizes = range(32 << 10, 512 << 10, 12 << 10)
+    for size in sizes:
+        (tmp_path / "media" / f"{size}").write_bytes(bytes(size))
+    with Catalog(url) as catalog, ExitStack() as stack:
+        project_id = project(catalog, "Cats")
+        storage(catalog, project_id, "media", "file://media", serve_any_key=True, presign=False)
+        member = somebody(catalog, "member@example.org", project_id)
+        running = stack.enter_context(
+            proxy(Catalog(url), lambda _: LocalStore(tmp_path, "media"), timeout=0.4)
+        )
+        place = ("127.0.0.1", urlsplit(running.url).port or 0)
+        for size in sizes:
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(place)
+            target = proxy_url("", "projects", project_id, f"file://media/{size}")
+            fields = f"Authorization: Bearer {member.secret}\r\nConnection: close\r\n"
+            connection.sendall(f"GET {target} HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode())
+
+        assert eventually(lambda: running.server.server_state.total_requests == len(sizes))
+        assert eventually(lambda: not running.server.server_state.connections)
 
 
 @pytest.mark.parametrize(

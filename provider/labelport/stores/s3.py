@@ -89,7 +89,7 @@ class _Signed(NamedTuple):
 
     url: str
     credentials: AwsCredentials | None
-    until: datetime  #: then it is signed anew
+    at: datetime  #: clocks may be set back
 
 
 @dataclass(frozen=True)
@@ -152,9 +152,10 @@ class S3Dialect:
         credentials = await self.credentials()
         now = self.clock()
         kept = self._urls.get((method, key))
-        if kept is None or kept.credentials is not credentials or now >= kept.until:
+        fresh = kept is not None and kept.at <= now < kept.at + _URL_USED
+        if kept is None or not fresh or kept.credentials is not credentials:
             request = await self._signed(method, self._path(key), (), {})
-            kept = _Signed(request.url, credentials, now + _URL_USED)
+            kept = _Signed(request.url, credentials, now)
             if len(self._urls) >= _MOST_URLS:
                 self._urls.clear()
             self._urls[method, key] = kept
