@@ -27,7 +27,6 @@ from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.cross_origin import CrossOrigin
 from labelport_proxy.directory import Directory
 from labelport_proxy.exchange import exchange_of
-from labelport_proxy.fields import fields
 from labelport_proxy.health import Health
 from labelport_proxy.identifying import Identities
 from labelport_proxy.limits import Limits
@@ -36,7 +35,7 @@ from labelport_proxy.oidc import Issuer
 from labelport_proxy.opening import Opener, Stores
 from labelport_proxy.presenting import Tagger
 from labelport_proxy.recording import Recorder
-from labelport_proxy.resolving import Resolve, Serving
+from labelport_proxy.resolving import Resolve, Serving, kept_for
 from labelport_proxy.sessions import Sessions
 from labelport_proxy.settings import Settings
 from labelport_proxy.streaming import Watch
@@ -118,7 +117,7 @@ def create(settings: Settings, catalog: Catalog, opener: Opener | None = None) -
         tagger=Tagger(str(settings.secret)),
         cross_origin=CrossOrigin(settings.allowed_origins),
         max_range_size=settings.max_range_size,
-        kept=fields((b"cache-control", b"private, max-age=%d" % settings.cache_timeout)),
+        kept=kept_for(settings.cache_timeout),
     )
     recorder = Recorder()
     health = Health(catalog, checking, str(settings.metrics_token), recorder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -68,16 +68,17 @@ class Limits(Rate[int]):
     ) -> None:
         super().__init__(requests_per_second, clock)
         self._streams = streams
-        self._open: Counter[int] = Counter()
+        self._open: dict[int, int] = {}
 
     def begin_stream(self, user_id: int) -> None:
         """Count one of the user's streams. Raises `Refusal` when it is one too many."""
-        if self._streams and self._open[user_id] >= self._streams:
+        others = self._open.get(user_id, 0)
+        if self._streams and others >= self._streams:
             raise too_many("Too many streams are open.", 1)
-        self._open[user_id] += 1
+        self._open[user_id] = others + 1
 
     def end_stream(self, user_id: int) -> None:
         """One of those that were counted has ended."""
-        self._open[user_id] -= 1
-        if not self._open[user_id]:
-            del self._open[user_id]
+        others = self._open.pop(user_id) - 1
+        if others:
+            self._open[user_id] = others

@@ -14,6 +14,7 @@ from labelport.model import Storage
 from labelport.stores import Store
 from labelport.stores._blocking import in_own_thread
 from labelport_proxy.caching import Kept
+from labelport_proxy.fields import Fields, fields
 from labelport_proxy.presenting import guessed_type
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Opened:
         self.good_until = self.tried_at + _KEEP_SECONDS
         self._clock = clock
         self._gone_at = float("inf")
-        self._urls: Kept[tuple[str, int], tuple[str, float]] = Kept(_MOST_URLS, clock)
+        self._urls: Kept[tuple[str, int], tuple[Fields, float]] = Kept(_MOST_URLS, clock)
 
     def prolong(self) -> bool:
         """It could not be opened again: whether it may go on for the time being."""
@@ -57,8 +58,8 @@ class Opened:
         self.good_until = min(self._gone_at, self.tried_at + _FAILED_SECONDS)
         return self.tried_at < self.good_until
 
-    async def signed(self, key: str, seconds: int) -> tuple[str, int]:
-        """A URL of *key*, signed for *seconds*, and for how many it may be given out again.
+    async def location(self, key: str, seconds: int) -> tuple[Fields, int]:
+        """Where *key* is, in a URL signed for *seconds*; for how many it may be given out again.
 
         At least half of its life is left: browsers keep the URL they were sent to, for all later
         ranges of a video.
@@ -67,7 +68,7 @@ class Opened:
         if kept is None:
             now = self._clock()
             url = await self.store.sign(key, seconds=seconds, content_type=guessed_type(key))
-            kept = (url, now + seconds / 2)
+            kept = (fields((b"location", url.encode("ascii"))), now + seconds / 2)
             self._urls.put((key, seconds), kept, seconds / 2)
         return kept[0], int(kept[1] - self._clock())
 

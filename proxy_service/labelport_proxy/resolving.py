@@ -136,13 +136,9 @@ def _query(query_string: bytes) -> dict[str, str]:
 
 
 async def _redirect(opened: Opened, grant: Grant, shared: Fields, exchange: Exchange) -> None:
-    url, max_age = await opened.signed(grant.key, grant.storage.presign_seconds)
+    location, max_age = await opened.location(grant.key, grant.storage.presign_seconds)
     exchange.outcome = "redirect"
-    leads = fields(
-        (b"location", url.encode("ascii")),
-        (b"cache-control", b"private, max-age=%d" % max_age),
-    )
-    await exchange.begin(303, (leads, _OF_REDIRECTS, shared))
+    await exchange.begin(303, (location, kept_for(max_age), _OF_REDIRECTS, shared))
 
 
 class _Answer:
@@ -274,6 +270,12 @@ class _Answer:
     async def _bare(self, status: int, outcome: str, *parts: Fields) -> None:
         self._exchange.outcome = outcome
         await self._exchange.begin(status, (*parts, self._serving.kept, self._shared))
+
+
+@lru_cache(maxsize=1024)
+def kept_for(seconds: int) -> Fields:
+    """For how long a browser may keep an answer, and nobody else."""
+    return fields((b"cache-control", b"private, max-age=%d" % seconds))
 
 
 @lru_cache(maxsize=4096)
