@@ -57,10 +57,9 @@ def main() -> int:
 
 def _raise_limit_of_files() -> None:
     """A stream takes two descriptors, and systems give 1,024 to whoever does not ask for more."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     # Without one, asyncio and others that count to it would not come to an end.
     wanted = _MOST_FILES if most == resource.RLIM_INFINITY else min(most, _MOST_FILES)
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 

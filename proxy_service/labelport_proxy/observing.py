@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import itertools
 import re
@@ -48,7 +49,7 @@ class Observing:
         app = self._app if _FORWARDED.isdisjoint(headers) else self._forwarded
         try:
             await app(scope, receive, exchange.send)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             # Under no other name: an error and a frame that it came through would hold each other.
             if not await _answered(exchange, error):
                 raise  # half an answer is out: the server closes the connection
@@ -63,7 +64,7 @@ class Observing:
         return f"{self._process}{next(self._numbers):08x}"
 
 
-async def _answered(exchange: Exchange, error: Exception) -> bool:
+async def _answered(exchange: Exchange, error: BaseException) -> bool:
     """Answer with what *error* comes to, as JSON. False: it is too late for that."""
     refusal = _refusal(exchange, error)
     exchange.outcome = refusal.error
@@ -91,7 +92,7 @@ async def _answered(exchange: Exchange, error: Exception) -> bool:
     return True
 
 
-def _refusal(exchange: Exchange, error: Exception) -> Refusal:
+def _refusal(exchange: Exchange, error: BaseException) -> Refusal:
     """What *error* comes to; the log says why, where the answer does not."""
     if isinstance(error, Refusal):
         return error
@@ -103,10 +104,13 @@ def _refusal(exchange: Exchange, error: Exception) -> Refusal:
     if isinstance(error, HTTPException):
         word = _WORDS.get(error.status_code, "refused")
         return Refusal(error.status_code, word, error.detail, error.headers)
+    if isinstance(error, asyncio.CancelledError):  # the server has no more time
+        after = {"Retry-After": "1", "Connection": "close"}
+        return Refusal(503, "shutting_down", "The proxy is being stopped.", after)
     return _unforeseen(exchange, error)
 
 
-def _unforeseen(exchange: Exchange, error: Exception) -> Refusal:
+def _unforeseen(exchange: Exchange, error: BaseException) -> Refusal:
     """What the catalog's failure comes to, and our own."""
     extra = {"fields": {"request_id": exchange.request_id}}
     if isinstance(error, _CATALOG_FAILED):

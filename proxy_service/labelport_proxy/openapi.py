@@ -28,7 +28,7 @@ _MEANINGS = {
     429: "Too many requests, or streams at once. See Retry-After.",
     500: "The proxy failed.",
     502: "The store failed, or the storage is set up wrongly.",
-    503: "The store is busy. See Retry-After.",
+    503: "The store, the catalog or the proxy cannot answer just now. See Retry-After.",
     504: "The store did not answer in time.",
 }
 

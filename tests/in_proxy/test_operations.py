@@ -32,6 +32,7 @@ from labelport.catalog import Catalog
 from labelport.resolving import proxy_path, proxy_url
 from labelport.stores.local import LocalStore
 from proxies import SECRET, Client, project, proxy, proxy_process, somebody, storage
+from served import verdict
 from servers import PostgresServer
 from upstreams import Got, ask
 
@@ -482,14 +483,23 @@ def test_sigterm_ends_the_process_while_a_statement_hangs(
     with ExitStack() as stack:
         direct = stack.enter_context(postgres_database(postgres, TEMPLATE))
         way = stack.enter_context(forwarder(postgres.host, postgres.port))
-        client, process = stack.enter_context(proxy_process(through(way, direct), tmp_path))
+        patience = {"LABELPORT_PROXY_SHUTDOWN_SECONDS": "1"}
+        client, process = stack.enter_context(
+            proxy_process(through(way, direct), tmp_path, patience)
+        )
         way.freeze()
         assert client.send("GET", "/readyz").status == 503
+        threads = stack.enter_context(ThreadPoolExecutor(1))
+        waiting = threads.submit(client.send, "GET", "/readyz")
+        time.sleep(0.3)
 
         process.send_signal(signal.SIGTERM)
 
+        assert verdict(waiting.result(5)) == (503, "shutting_down")
         assert process.wait(5) == 0
-        assert "Finished server process" in (tmp_path / "server.log").read_text()
+        log = (tmp_path / "server.log").read_text()
+        assert "Finished server process" in log
+        assert "traceback" not in log
 
 
 def through(way: Forwarder, url: str) -> str:
