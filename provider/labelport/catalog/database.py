@@ -149,7 +149,11 @@ def _open_sqlite(url: sa.URL) -> sa.Engine:
 
     @sa.event.listens_for(engine, "begin")
     def begin(connection: sa.Connection) -> None:
-        reading = connection.get_execution_options().get("labelport_read")
-        connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+        if connection.get_execution_options().get("labelport_read"):
+            # This takes no lock and cannot fail, so that SQLAlchemy's care would be for nothing.
+            driver: Any = connection.connection.driver_connection
+            driver.execute("BEGIN").close()
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine
