@@ -280,7 +280,7 @@ def kept_for(seconds: int) -> Fields:
 
 @lru_cache(maxsize=4096)
 def _described(meta: ObjectMeta, etag: str | None) -> Fields:
-    """What is said of an object, part by part of which it may be asked for."""
+    """What is said of an object, which may be asked for part by part."""
     return fields(*presenting.object_headers(meta, etag))
 
 
