@@ -6,6 +6,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -65,7 +66,13 @@ def _covers(storage: Storage, uri: ObjectUri) -> bool:
 def refers(data: str, uri: str) -> bool:
     """Whether a task's *data*, JSON text, holds exactly this URI, and no longer one."""
     escapes = "\\" in data or "&" in data
-    return (escapes or uri in data) and uri in uris_in(msgspec.json.decode(data))
+    return (escapes or uri in data) and uri in _uris_of(data)
+
+
+@lru_cache(maxsize=16)
+def _uris_of(data: str) -> frozenset[str]:
+    """The URIs in JSON text. All images of a task are asked for at about the same time."""
+    return frozenset(uris_in(msgspec.json.decode(data)))
 
 
 def resolve(
