@@ -220,4 +220,4 @@ def test_all_frames_of_a_long_task_are_found_in_no_time() -> None:
 
     assert all(refers(data, frame) for frame in frames)
     assert not refers(data, "s3://bucket/video/00001")
-    assert time.process_time() - begun < 3
+    assert time.process_time() - begun < 10
