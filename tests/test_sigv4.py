@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -196,3 +197,23 @@ def test_an_endpoint_is_an_http_url(endpoint: str) -> None:
 
     with pytest.raises(ConfigurationError):
         asyncio.run(dialect.request("GET", "a", {}))
+
+
+def test_our_own_urls_serve_a_minute_and_no_clock_that_was_set_back() -> None:
+    """All ranges of an object may use one; dated in the future, S3 would refuse it."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    moments = iter([now, now, now + timedelta(seconds=59), now + timedelta(seconds=61)])
+    back = iter([now - timedelta(hours=1)] * 2)
+    clock = chain(moments, [now + timedelta(seconds=61)], back).__next__
+    dialect = S3Dialect("b", FixedCredentials(AwsCredentials("A", "s")), clock=clock)
+
+    async def story() -> list[str]:
+        asked = [{}, {"Range": "bytes=0-9"}, {}, {}]
+        return [(await dialect.request("GET", "a", headers)).url for headers in asked]
+
+    first, soon, later, earlier = asyncio.run(story())
+
+    assert "X-Amz-Date=20260101T000000Z" in first
+    assert soon == first
+    assert "X-Amz-Date=20260101T000101Z" in later
+    assert "X-Amz-Date=20251231T230000Z" in earlier

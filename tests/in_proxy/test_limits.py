@@ -16,6 +16,8 @@ import pytest
 from labelport.catalog import Catalog
 from labelport.links import signed_url
 from labelport.resolving import proxy_url
+from labelport_proxy.limits import Limits
+from labelport_proxy.refusing import Refusal
 from proxies import SECRET, Answer, Client, Running, Somebody, project, somebody, storage
 from served import Root, served, verdict
 
@@ -183,6 +185,17 @@ def held_stream(site: Site, client: Client) -> Iterator[None]:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
         assert connection.recv(12) == b"HTTP/1.1 200"
         yield
+
+
+def test_less_than_one_in_four_seconds_is_no_prohibition():
+    now = 0.0
+    limits = Limits(0.1, 0, lambda: now)
+
+    limits.count(1)
+    with pytest.raises(Refusal, match="Too many"):
+        limits.count(1)
+    now = 10.0
+    limits.count(1)
 
 
 def test_streams_of_one_user_are_counted(sqlite_template, tmp_path):
