@@ -13,7 +13,7 @@ from typing import NamedTuple
 from starlette.requests import cookie_parser
 
 from labelport import links, resolving
-from labelport.catalog import Catalog, users
+from labelport.catalog import Catalog, tokens, users
 from labelport.model import TokenKind, User
 from labelport.resolving import Kind
 from labelport_proxy.caching import Kept
@@ -21,7 +21,7 @@ from labelport_proxy.catalog_threads import CatalogThreads
 from labelport_proxy.limits import Rate
 from labelport_proxy.oidc import Issuer
 from labelport_proxy.refusing import Refusal, forbidden, unauthenticated
-from labelport_proxy.token_owners import TokenOwners, is_secret
+from labelport_proxy.token_owners import TokenOwners
 
 COOKIE = "labelport_session"
 _MOST = 20_000  # identities that are kept
@@ -116,7 +116,7 @@ class Identities:
         look: Look
         if self._issuer and secret.count(".") == 2 and len(secret) <= _LONGEST:
             look = partial(self._by_jwt, self._issuer, secret)
-        elif is_secret(secret):
+        elif tokens.is_secret(secret):
             look = partial(self._by_secret, secret, TokenKind.API)
         else:
             raise unknown()
@@ -129,7 +129,7 @@ class Identities:
         """The user of a cookie session. Raises `Refusal` for who asks too often."""
         digest = _digest(secret, TokenKind.SESSION)
         known = self._known.get(digest)
-        if known is not None or not is_secret(secret):
+        if known is not None or not tokens.is_secret(secret):
             return known
         look = partial(self._by_secret, secret, TokenKind.SESSION)
         found = await self._learn(digest, client, look)

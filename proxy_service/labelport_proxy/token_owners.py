@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -18,7 +17,6 @@ from labelport_proxy.catalog_threads import CatalogThreads
 log = logging.getLogger(__name__)
 
 _BATCH = 200  # tokens that are looked up at once
-_SECRET = re.compile(r"lp_[A-Za-z0-9_-]{43}")
 
 
 class Shown(NamedTuple):
@@ -69,8 +67,3 @@ class TokenOwners:
         with self._catalog.begin() as connection:
             for token_id in token_ids:
                 tokens.touch(connection, token_id)
-
-
-def is_secret(text: str) -> bool:
-    """Whether the secret of a token looks like *text*. No other need be looked up."""
-    return _SECRET.fullmatch(text) is not None

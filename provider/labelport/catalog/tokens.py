@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ _COLUMNS = [
 ]
 _PREFIX = "lp_"  # by which scanners of code and logs know a secret of ours
 _RANDOM_BYTES = 32
+_SHAPE = re.compile(rf"{_PREFIX}[A-Za-z0-9_-]{{{-(-_RANDOM_BYTES * 4 // 3)}}}")  # base64, unpadded
 _MAX_SECONDS = 3650 * 86_400  # a date too far away would become NULL, which is: never
 _TOUCH_SECONDS = 60
 
@@ -102,6 +104,11 @@ def revoke_secret(connection: sa.Connection, secret: str, kind: TokenKind | None
     if kind is not None:
         which &= rows.c.kind == kind
     return connection.execute(rows.delete().where(which)).rowcount > 0
+
+
+def is_secret(text: str) -> bool:
+    """Whether the secret of a token looks like *text*. No other need be looked up."""
+    return _SHAPE.fullmatch(text) is not None
 
 
 def untouched(token: AccessToken) -> bool:
