@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from labelport import connections
 from labelport.catalog import Catalog, storages
-from labelport.connections.database import url_of
 from labelport.model import Direction, Storage
 from labelport.stores import Store
 from labelport.stores._retrying import RetryPolicy
@@ -62,8 +61,10 @@ def from_environment() -> ASGIApp:
     logs.configure(settings.log_level)
     server.socket_buffer = settings.socket_buffer
     server.stall_seconds = settings.timeout + 1  # after the watch, which can tell why
-    url = str(settings.catalog_url) or url_of(connections.DEFAULT_CATALOG_CONN_ID)
-    catalog = Catalog(url, answer_seconds=_ANSWER_SECONDS)
+    if url := str(settings.catalog_url):
+        catalog = Catalog(url, answer_seconds=_ANSWER_SECONDS)
+    else:
+        catalog = connections.open_catalog(answer_seconds=_ANSWER_SECONDS)
     return create(settings, catalog, partial(_open_store, settings))
 
 

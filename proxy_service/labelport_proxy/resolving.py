@@ -48,7 +48,7 @@ class Serving:
     kept: Fields  #: for how long a browser may keep what was streamed
 
 
-class Wanted(NamedTuple):
+class _Wanted(NamedTuple):
     """A request's own part."""
 
     uri: str
@@ -91,7 +91,7 @@ class Resolve:
             serving.stores.refused(opened)
             raise
 
-    async def _asking(self, exchange: Exchange, number: int, wanted: Wanted) -> tuple[int, bool]:
+    async def _asking(self, exchange: Exchange, number: int, wanted: _Wanted) -> tuple[int, bool]:
         """The id of the user who asks, and whether a signed link is all that says so."""
         identities, headers = self._serving.identities, exchange.headers
         user = identities.known(headers)
@@ -104,17 +104,17 @@ class Resolve:
         raise unauthenticated()
 
 
-def _wanted(query_string: bytes) -> Wanted:
+def _wanted(query_string: bytes) -> _Wanted:
     """What a query asks for. Raises `Refusal`."""
     # Players ask for one object again and again. Signed links are not kept.
     plain = len(query_string) <= _SHORT_QUERY and b"&" not in query_string
     return (_remembered if plain else _read)(query_string)
 
 
-def _read(query_string: bytes) -> Wanted:
+def _read(query_string: bytes) -> _Wanted:
     query = _query(query_string)
     try:
-        return Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
+        return _Wanted(decode_fileuri(query["fileuri"]), Link.of_query(query))
     except ValueError as error:
         raise bad_request(f"{error}.") from None
 

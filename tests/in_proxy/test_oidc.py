@@ -8,6 +8,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,17 @@ def other_key() -> Key:
     return Key("rsa", "RS256")
 
 
+@contextmanager
+def trusting(
+    keys: Sequence[Key], template: Path, root: Root, **changes: float
+) -> Iterator[tuple[OidcIssuer, Catalog, Running]]:
+    """An issuer with these *keys*, and a proxy that takes its word."""
+    with oidc_issuer(*keys) as issuer:
+        place: dict[str, Any] = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE}
+        with served(template, root.path, root, **place, **changes) as (catalog, running):
+            yield issuer, catalog, running
+
+
 @pytest.fixture(scope="module")
 def site(
     rsa_key: Key, ec_key: Key, sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
@@ -61,17 +73,8 @@ def site(
     folder = tmp_path_factory.mktemp("oidc")
     root = Root(folder)
     root.put("cats", "a.jpg")
-    with (
-        oidc_issuer(rsa_key, ec_key) as issuer,
-        served(
-            sqlite_template,
-            folder,
-            root,
-            oidc_issuer=issuer.url,
-            oidc_audience=AUDIENCE,
-            oidc_leeway=float(LEEWAY),
-        ) as (catalog, running),
-    ):
+    keys, leeway = [rsa_key, ec_key], float(LEEWAY)
+    with trusting(keys, sqlite_template, root, oidc_leeway=leeway) as (issuer, catalog, running):
         cats = project(catalog, "cats")
         storage(catalog, cats, "photos", "file://cats")
         somebody(catalog, "ann@example.org", cats)
@@ -200,16 +203,10 @@ def test_a_session_ends_with_the_jwt_it_was_begun_with(site):
 
 
 def test_a_jwt_whose_user_is_removed_begins_no_session(rsa_key, sqlite_template, tmp_path):
-    with (
-        oidc_issuer(rsa_key) as issuer,
-        served(
-            sqlite_template,
-            tmp_path,
-            Root(tmp_path),
-            access_seconds=60.0,
-            oidc_issuer=issuer.url,
-            oidc_audience=AUDIENCE,
-        ) as (catalog, running),
+    with trusting([rsa_key], sqlite_template, Root(tmp_path), access_seconds=60.0) as (
+        issuer,
+        catalog,
+        running,
     ):
         ann = somebody(catalog, "ann@example.org")
         client = running.as_user(issuer.token())
@@ -223,17 +220,11 @@ def test_a_jwt_whose_user_is_removed_begins_no_session(rsa_key, sqlite_template,
 
 def test_what_is_remembered_of_a_token_ends_with_it(rsa_key, sqlite_template, tmp_path):
     """However long decisions on access are remembered."""
-    with (
-        oidc_issuer(rsa_key) as issuer,
-        served(
-            sqlite_template,
-            tmp_path,
-            Root(tmp_path),
-            access_seconds=60.0,
-            oidc_issuer=issuer.url,
-            oidc_audience=AUDIENCE,
-            oidc_leeway=0.0,
-        ) as (catalog, running),
+    changes = {"access_seconds": 60.0, "oidc_leeway": 0.0}
+    with trusting([rsa_key], sqlite_template, Root(tmp_path), **changes) as (
+        issuer,
+        catalog,
+        running,
     ):
         somebody(catalog, "ann@example.org")
         ends = int(time.time()) + 2

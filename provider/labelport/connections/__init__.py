@@ -42,10 +42,14 @@ def open_store(storage: Storage, transport: Transport | None = None) -> Store:
     return opener(storage, transport)
 
 
-def open_catalog(conn_id: str = DEFAULT_CATALOG_CONN_ID) -> Catalog:
+def open_catalog(
+    conn_id: str = DEFAULT_CATALOG_CONN_ID, *, answer_seconds: float | None = None
+) -> Catalog:
     """Open the catalog that connection *conn_id* describes; the caller closes it.
 
     Where `DEFAULT_CATALOG_CONN_ID` is not defined, ``LABELPORT_CATALOG_URL`` counts.
+
+    :param answer_seconds: see `Catalog`
 
     Raises:
         ConfigurationError: there is neither, or the connection is unfit.
@@ -53,7 +57,7 @@ def open_catalog(conn_id: str = DEFAULT_CATALOG_CONN_ID) -> Catalog:
     from labelport.catalog import Catalog
     from labelport.connections.database import url_of
 
-    return Catalog(url_of(conn_id))
+    return Catalog(url_of(conn_id), answer_seconds=answer_seconds)
 
 
 def _open_s3(storage: Storage, transport: Transport | None) -> Store:

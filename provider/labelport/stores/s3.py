@@ -37,7 +37,7 @@ from labelport.stores._keys import quoted_key
 from labelport.stores._s3_endpoint import Addressing, Place, place_of
 from labelport.stores._s3_xml import parse_listing, parse_refusal
 from labelport.stores._sigv4 import presigned
-from labelport.stores.aws_credentials import AwsCredentials, CredentialSource
+from labelport.stores.aws_credentials import CredentialSource
 
 #: S3's error codes that say more than the HTTP status, or something else.
 ERRORS: Mapping[str, type[LabelportError]] = MappingProxyType(
@@ -88,7 +88,7 @@ class _Signed(NamedTuple):
     """The URL of one of our requests, which is good for `REQUEST_SECONDS`."""
 
     url: str
-    credentials: AwsCredentials | None
+    credentials: object  #: what it was signed with
     at: datetime  #: clocks may be set back
 
 
@@ -155,11 +155,11 @@ class S3Dialect:
         fresh = kept is not None and kept.at <= now < kept.at + _URL_USED
         if kept is None or not fresh or kept.credentials is not credentials:
             request = await self._signed(method, self._path(key), (), {})
-            kept = _Signed(request.url, credentials, now)
+            kept = _Signed(request.url, request.credentials, now)
             if len(self._urls) >= _MOST_URLS:
                 self._urls.clear()
             self._urls[method, key] = kept
-        return Request(method, kept.url, sent, credentials=credentials)
+        return Request(method, kept.url, sent, credentials=kept.credentials)
 
     def put_headers(self, body: bytes, content_type: str, *, if_absent: bool) -> Mapping[str, str]:
         """With an MD5, so that what arrives is what was sent, as object lock demands."""
