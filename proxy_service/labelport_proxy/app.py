@@ -65,6 +65,7 @@ def from_environment() -> ASGIApp:
         catalog = Catalog(url, answer_seconds=_ANSWER_SECONDS)
     else:
         catalog = connections.open_catalog(answer_seconds=_ANSWER_SECONDS)
+        logs.configure(settings.log_level)  # which Airflow has taken, see `_open_store`
     return create(settings, catalog, partial(_open_store, settings))
 
 

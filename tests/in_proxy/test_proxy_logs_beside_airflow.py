@@ -18,6 +18,24 @@ CONNECTION = {
 }
 
 
+def test_a_catalog_from_a_connection_leaves_the_logs_ours(
+    tmp_path: Path, sqlite_template: Path
+) -> None:
+    """Then Airflow is loaded before anything is served, and without any store."""
+    path = shutil.copy(sqlite_template, tmp_path / "catalog.db")
+    catalog = {"conn_type": "labelport", "extra": {"sqlite_path": str(path)}}
+    environment = {
+        "LABELPORT_CATALOG_URL": "",
+        "AIRFLOW_CONN_LABELPORT_DEFAULT": json.dumps(catalog),
+    }
+    with proxy_process("", tmp_path, environment) as (client, _):
+        assert client.send("GET", "/readyz").status == 200
+    lines = map(json.loads, tmp_path.joinpath("server.log").read_text().splitlines())
+
+    messages = [line["message"] for line in lines if line.get("logger") == "uvicorn.error"]
+    assert any(message.startswith("Uvicorn running") for message in messages)
+
+
 def test_every_line_of_the_log_is_json_once_airflow_is_loaded(
     tmp_path: Path, sqlite_template: Path
 ) -> None:
